@@ -1,0 +1,157 @@
+"""What a peer wants done. The shell performs actions in order; a `Persist` is on disk before the next one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atoll.protocol.events import Timer
+from atoll.protocol.ids import BlobRef, Digest, PeerId
+from atoll.protocol.ledger import Body, Commit
+from atoll.protocol.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    to: tuple[PeerId, ...]
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    timer: Timer
+    after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Get a blob from any of `holders`, in this order; asking again while it is under way changes nothing."""
+
+    ref: BlobRef
+    holders: tuple[PeerId, ...]
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Run the worker from the anchor; its contribution is cut into `parts`. Replaces a round still running.
+
+    `shard` is (index, count): this member's place among those that train.
+    """
+
+    round: int
+    steps: int
+    shard: tuple[int, int]
+    parts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """Form and encode the weighted mean of one part, in this order of contributors."""
+
+    round: int
+    view: int
+    revision: int
+    part: int
+    parts: int
+    inputs: tuple[tuple[PeerId, int, BlobRef], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Take the outer step that this body decided; all its blobs are held. Answered by StateLoaded."""
+
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """What became of this peer's contribution to `round`: part of the update, or carried or dropped."""
+
+    round: int
+    included: bool
+    late: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadState:
+    """Fetch a whole state from any of `holders`. Answered by StateLoaded or StateFailed."""
+
+    round: int
+    anchor: Digest
+    blobs: tuple[BlobRef, ...]
+    holders: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Must be on disk before the next action is performed."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    round: int
+    view: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    round: int
+    view: int
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A leader proposes one body in a view, whatever it forgets in between."""
+
+    round: int
+    view: int
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    commit: Commit
+
+
+Record = Promised | Accepted | Proposed | Committed
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Blobs of rounds before this one are not needed any more."""
+
+    before_round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A peer broke the rules: to be counted, with the reason that it was told."""
+
+    peer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """This peer's part is over: it left, or the run has all its rounds."""
+
+    reason: str
+
+
+Action = (
+    Send
+    | SetTimer
+    | Fetch
+    | Train
+    | Aggregate
+    | Apply
+    | Settle
+    | LoadState
+    | Persist
+    | Forget
+    | Rejected
+    | Ended
+)

@@ -1,0 +1,100 @@
+"""How a peer's state follows its ledger: replay the next commit, or fetch a whole state from another peer.
+
+The ledger may run ahead of the state, because a certificate is proof enough of a commit, while its update
+must be fetched and applied. Only a peer whose state has caught up trains, leads and votes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from atoll.protocol.actions import Action, Apply, Fetch, LoadState
+from atoll.protocol.events import StateLoaded
+from atoll.protocol.ids import Digest, PeerId, digest_bytes, digest_of
+from atoll.protocol.ledger import Kind, Ledger
+from atoll.protocol.messages import State
+
+FETCHES_MAX = 3
+
+
+@dataclass(slots=True)
+class Catchup:
+    """The state this peer has, and the one step that is under way towards the ledger's head."""
+
+    keep_rounds: int
+    state: StateLoaded | None = None
+    applying: int = 0
+    loading: int | None = None
+    failures: int = 0
+    missing: set[Digest] = field(default_factory=set)
+
+    @property
+    def round(self) -> int:
+        return self.state.round if self.state else -1
+
+    @property
+    def anchor(self) -> Digest | None:
+        return self.state.anchor if self.state else None
+
+    def loaded(self, state: StateLoaded) -> None:
+        """An update was applied, or a whole state fetched. An older one changes nothing."""
+        self.applying, self.loading, self.failures = 0, None, 0
+        if state.round > self.round:
+            self.state = state
+
+    def step(self, ledger: Ledger, held: Collection[Digest], me: PeerId) -> list[Action]:
+        """The next action towards the head; none while one is under way or a state must be asked for."""
+        if self.applying or self.loading is not None:
+            return []
+        while self.state is not None and self.state.round < ledger.height:
+            commit = ledger.commit(self.state.round + 1)
+            body = commit.body
+            if body.anchor != self.state.anchor:
+                self.state = None  # the certificate knows better: ours is another state
+                break
+            if body.kind is not Kind.UPDATE:
+                self.state = StateLoaded(body.round, self.state.anchor, self.state.blobs)
+                continue
+            self.missing = {ref.digest for ref in body.blobs if ref.digest not in held}
+            if not self.missing:
+                self.applying = body.round
+                return [Apply(body)]
+            holders = rotated([peer for peer, _ in commit.votes if peer != me], me, body.round)
+            return [Fetch(ref, holders, "result") for ref in body.blobs if ref.digest in self.missing]
+        return []
+
+    def failed(self, digest: Digest) -> None:
+        self.failures += digest in self.missing
+
+    def needs_state(self, ledger: Ledger) -> bool:
+        """Whether replaying is no way: there is no state, it is too old, or the blobs are gone."""
+        if self.applying or self.loading is not None:
+            return False
+        if self.state is None or ledger.height - self.state.round > self.keep_rounds:
+            return True
+        return self.failures >= FETCHES_MAX * max(1, len(self.missing))
+
+    def take(
+        self, state: State, sender: PeerId, ledger: Ledger, others: Sequence[PeerId]
+    ) -> LoadState | None:
+        """Whether an offered state is one to load: not ahead of the ledger, and not against it."""
+        if not self.needs_state(ledger) or not self.round < state.round <= ledger.height:
+            return None
+        if state.anchor != digest_of(*(digest_bytes(ref.digest) for ref in state.blobs)):
+            return None
+        if state.round < ledger.height and ledger.commit(state.round + 1).body.anchor != state.anchor:
+            return None
+        if state.round == 0 and state.anchor != ledger.genesis.anchor:
+            return None
+        self.loading = state.round
+        holders = (sender, *(peer for peer in others if peer != sender))
+        return LoadState(state.round, state.anchor, state.blobs, holders)
+
+
+def rotated(peers: Sequence[PeerId], me: PeerId, salt: int) -> tuple[PeerId, ...]:
+    """The same peers, begun at a place of one's own, so that not everybody asks the same one."""
+    if not peers:
+        return ()
+    at = int(digest_of(me.encode(), str(salt).encode())[:8], 16) % len(peers)
+    return (*peers[at:], *peers[:at])

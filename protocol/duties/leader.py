@@ -1,0 +1,169 @@
+"""Leading a round to its commit: decide, plan, cut, propose, count. What it decides is in leading.py."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from atoll.protocol import actions as a
+from atoll.protocol import events as e
+from atoll.protocol import messages as m
+from atoll.protocol.duties import chain, rounds
+from atoll.protocol.ids import PeerId, short
+from atoll.protocol.leading import Leading, Wait, decide
+from atoll.protocol.ledger import Body, Commit, Kind, Role, vote_message
+
+if TYPE_CHECKING:
+    from atoll.protocol.peer import Peer
+
+
+def react(peer: Peer) -> None:
+    """The next step of the view that this peer leads, if it may take one."""
+    lead = peer.leading
+    if lead is None or lead.body is not None or not (peer.ready and peer.active and lead.may_propose):
+        return
+    proposed = peer.saved.proposed
+    if lead.bound_to is not None:
+        _propose(peer, lead, lead.bound_to, "a body that may have been committed")
+    elif proposed and proposed[:2] == (peer.round, peer.view):
+        _propose(peer, lead, proposed[2], "the body proposed before a restart")
+    elif lead.exchange is None:
+        _decide(peer, lead)
+    elif lead.cut_failed:
+        _propose_new(peer, lead, Kind.SKIP, "too few contributions reached the owners")
+    elif lead.complete():
+        _propose_new(peer, lead, Kind.UPDATE, "every part is summed")
+
+
+def _decide(peer: Peer, lead: Leading) -> None:
+    expected = len({*lead.offers, *(peer.terms.eligible - peer.lost)})
+    joiners = sum(role is Role.WORKER for role in _joiners(peer).values())
+    offers = len(lead.offers)
+    decision = decide(peer.now_ms, peer.since_ms, lead.quorum_ms, offers, expected, peer.terms, joiners)
+    peer.why = decision.reason
+    if isinstance(decision, Wait):
+        if rounds.may_wait(peer):
+            rounds.bear(peer)
+        if decision.until_ms is not None and decision.until_ms != peer.plan_ms:
+            peer.plan_ms = decision.until_ms
+            peer.timer("plan", decision.until_ms - peer.now_ms)
+    elif decision.kind is Kind.SKIP:
+        _propose_new(peer, lead, Kind.SKIP, decision.reason)
+    else:
+        _stage(peer)
+        peer.post(lead.plan())
+        peer.timer("exchange", peer.terms.deadline_ms // 2)
+
+
+def _stage(peer: Peer) -> None:
+    """A stage of the exchange begins: its owners get their time, and this leader its."""
+    peer.stage_ms = peer.now_ms
+    rounds.bear(peer)
+
+
+def _joiners(peer: Peer) -> dict[PeerId, Role]:
+    since_ms = peer.now_ms - peer.rules.lease_ms
+    return {who: role for who, (role, at_ms) in peer.joiners.items() if at_ms >= since_ms}
+
+
+def _propose_new(peer: Peer, lead: Leading, kind: Kind, reason: str) -> None:
+    assert peer.catchup.anchor is not None
+    lead.leaving |= peer.leavers
+    since_ms = peer.now_ms - peer.rules.lease_ms
+    heard = {who for who, at_ms in peer.heard.items() if at_ms >= since_ms and who not in peer.lost}
+    body = lead.make_body(kind, peer.catchup.anchor, heard | {peer.me}, _joiners(peer))
+    _propose(peer, lead, body, reason)
+
+
+def _propose(peer: Peer, lead: Leading, body: Body, reason: str) -> None:
+    """One body in a view, whatever happens: on disk before anybody hears of it."""
+    peer.why = f"proposed {body.kind.name.lower()} {body.round}: {reason}"
+    lead.body = body
+    peer.saved.proposed = (peer.round, peer.view, body)
+    peer.out.append(a.Persist(a.Proposed(peer.round, peer.view, body)))
+    _stage(peer)
+    peer.post(lead.propose(peer.terms.voters))
+
+
+# ---- what members tell their leader -------------------------------------------------------------
+
+
+def on_offer(peer: Peer, sender: PeerId, offer: m.Offer) -> None:
+    if not rounds.follow(peer, offer.view) or peer.leading is None:
+        return
+    if peer.ready and offer.anchor != peer.catchup.anchor:
+        peer.leading.rejected[sender] = "started from another anchor"
+        peer.refuse(sender, "your offer starts from another anchor than the ledger's")
+        return
+    peer.leading.offer(sender, offer, peer.now_ms)
+
+
+def on_promise(peer: Peer, sender: PeerId, promise: m.Promise) -> None:
+    if not rounds.follow(peer, promise.view) or peer.leading is None:
+        return
+    accepted = promise.accepted
+    if accepted is not None and (accepted[0] >= promise.view or accepted[1].round != peer.round):
+        peer.refuse(sender, "a promise that accepted what it could not have")
+        return
+    peer.leading.promises[sender] = accepted
+
+
+def on_held(peer: Peer, sender: PeerId, held: m.Held) -> None:
+    if rounds.follow(peer, held.view) and peer.leading is not None:
+        outbox = peer.leading.held(sender, held)
+        if outbox:
+            _stage(peer)
+        peer.post(outbox)
+
+
+def on_reduced(peer: Peer, sender: PeerId, reduced: m.Reduced) -> None:
+    if rounds.follow(peer, reduced.view) and peer.leading is not None:
+        peer.leading.reduced(sender, reduced)
+
+
+def on_vote(peer: Peer, sender: PeerId, vote: m.Vote) -> None:
+    lead = peer.leading
+    if not rounds.follow(peer, vote.view) or lead is None or lead.body is None or sender in lead.votes:
+        return
+    message = vote_message(peer.terms.run_id, peer.round, peer.view, lead.body.digest)
+    if vote.body != lead.body.digest or not peer.signer.verify(sender, message, vote.signature):
+        peer.refuse(sender, "your vote is not for the body that was proposed")
+        return
+    lead.votes[sender] = vote.signature
+    if len(lead.votes) >= peer.terms.majority:
+        commit = Commit(lead.body, peer.view, tuple(sorted(lead.votes.items())))
+        everybody = {*peer.terms.voters, *(member.peer for member in commit.body.members)}
+        chain.adopt(peer, (commit,), sorted(everybody - {peer.me}))
+
+
+# ---- owners that keep a stage waiting -----------------------------------------------------------
+
+
+def on_exchange(peer: Peer) -> None:
+    """An owner kept a stage waiting for half a deadline: its parts move."""
+    lead, limit_ms = peer.leading, peer.terms.deadline_ms // 2
+    if lead is None or lead.exchange is None or lead.body is not None:
+        return
+    if peer.now_ms - peer.stage_ms >= limit_ms and (silent := lead.silent_owners()):
+        _move_parts(peer, lead, silent)
+    peer.timer("exchange", max(peer.stage_ms + limit_ms - peer.now_ms, limit_ms // 4))
+
+
+def _move_parts(peer: Peer, lead: Leading, gone: Collection[PeerId]) -> None:
+    if outbox := lead.move_parts({*gone, *peer.lost}):
+        peer.why = f"parts of {', '.join(sorted(short(who) for who in gone))} move"
+        _stage(peer)
+        peer.post(outbox)
+
+
+def on_peer_lost(peer: Peer, event: e.PeerLost) -> None:
+    """The transport says that somebody is gone: do not wait for it, and do not follow it."""
+    peer.joiners.pop(event.peer, None)
+    if event.peer not in peer.terms.voters or event.peer == peer.me:
+        return
+    peer.lost.add(event.peer)
+    if peer.leading is not None:
+        _move_parts(peer, peer.leading, {event.peer})
+    elif event.peer == peer.leader:
+        peer.why = f"{short(event.peer)} led, and is gone"
+        rounds.hop(peer)

@@ -1,0 +1,82 @@
+"""Owning parts: fetch the columns of the plan, report what is held, sum when the set is cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atoll.protocol import events as e
+from atoll.protocol import messages as m
+from atoll.protocol.duties import rounds
+from atoll.protocol.ids import PeerId
+from atoll.protocol.ledger import Contributor
+
+if TYPE_CHECKING:
+    from atoll.protocol.peer import Peer
+
+
+def react(peer: Peer) -> None:
+    """Fetch what is missing, sum what is complete, report what has settled since the last report."""
+    if not peer.owning.parts:
+        return
+    for contributor, ref in peer.owning.missing():
+        peer.fetch(ref, (contributor,), "contribution")
+    peer.out += peer.owning.sums()
+    for report in peer.owning.reports():
+        if peer.reported.get(report.part) != report:
+            peer.reported[report.part] = report
+            peer.tell(peer.leader, report)
+
+
+def on_plan(peer: Peer, sender: PeerId, plan: m.Plan) -> None:
+    if not rounds.obey(peer, sender, plan.view):
+        return
+    if reason := _plan_objection(peer, plan):
+        peer.refuse(peer.leader, reason)
+        return
+    if not peer.planned:
+        peer.planned = True
+        rounds.bear(peer)
+        peer.timer("hold", peer.terms.deadline_ms // 4)
+        peer.why = f"exchange among {len(plan.participants)}"
+    peer.owning.plan(plan, peer.held)
+
+
+def _plan_objection(peer: Peer, plan: m.Plan) -> str | None:
+    sizes = peer.terms.part_bytes
+    for column in plan.columns:
+        if column.part >= len(sizes) or len(column.blobs) != len(plan.participants):
+            return "a column of the plan does not fit its participants"
+        if any(ref.size != sizes[column.part] for ref in column.blobs):
+            return "a column of the plan has parts of other sizes than the codec gives"
+    return _peers_objection(peer, plan.participants)
+
+
+def _peers_objection(peer: Peer, contributors: tuple[Contributor, ...]) -> str | None:
+    peers = [contributor.peer for contributor in contributors]
+    if len(set(peers)) != len(peers) or not peer.terms.eligible.issuperset(peers):
+        return "a participant is repeated or may not contribute"
+    return None
+
+
+def on_cut(peer: Peer, sender: PeerId, cut: m.Cut) -> None:
+    if not rounds.obey(peer, sender, cut.view):
+        return
+    if reason := _peers_objection(peer, cut.contributors):
+        peer.refuse(peer.leader, reason)
+    elif peer.owning.cut is None or cut.revision > peer.owning.cut.revision:
+        peer.owning.cut = cut
+        rounds.bear(peer)
+        peer.why = f"sums {len(cut.contributors)} contributions"
+
+
+def on_hold(peer: Peer) -> None:
+    """What has not arrived by now is left out of the cut."""
+    peer.owning.impatient()
+
+
+def on_aggregated(peer: Peer, event: e.Aggregated) -> None:
+    peer.held[event.blob.digest] = peer.round
+    if (event.round, event.view) == (peer.round, peer.view):
+        reduced = m.Reduced(event.round, event.view, event.revision, event.part, event.blob)
+        if peer.owning.aggregated(reduced):
+            peer.tell(peer.leader, reduced)

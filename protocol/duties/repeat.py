@@ -1,0 +1,76 @@
+"""Messages may be lost and all are idempotent: now and then, say again what somebody waits for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atoll.protocol import messages as m
+from atoll.protocol.duties import chain, rounds
+
+if TYPE_CHECKING:
+    from atoll.protocol.peer import Peer
+
+ASK_EVERY = 4
+"""A member asks around for commits it may have missed only every so many retries."""
+
+
+def on_retry(peer: Peer) -> None:
+    peer.retries += 1
+    peer.timer("retry", peer.rules.retry_ms)
+    peer.fetching.clear()
+    if peer.catchup.needs_state(peer.ledger):
+        chain.ask_state(peer)
+    if not peer.is_member or peer.retries % ASK_EVERY == 0:
+        _ask_around(peer)
+    if peer.active:
+        _to_leader(peer)
+        _as_leader(peer)
+
+
+def _ask_around(peer: Peer) -> None:
+    others = peer.others()
+    if not others:
+        return
+    peer.tell(others[peer.retries % len(others)], m.AskCommits(peer.round))
+    if peer.ready and not (peer.is_member or peer.finishing or peer.terms.complete):
+        join = m.Join(peer.round, peer.config.role, peer.config.token)
+        peer.post([(tuple(dict.fromkeys(peer.terms.leader(view) for view in range(3))), join)])
+
+
+def _to_leader(peer: Peer) -> None:
+    """Whatever this member owes its leader; a sign of life at least."""
+    if peer.leader == peer.me:
+        return
+    if peer.voted is not None:
+        peer.tell(peer.leader, peer.voted)
+    elif peer.owning.parts:
+        for report in peer.owning.reports():
+            peer.tell(peer.leader, report)
+        for result in peer.owning.results():
+            peer.tell(peer.leader, result)
+    else:
+        if peer.view:
+            rounds.promise(peer)
+        rounds.offer(peer)
+    if peer.mine is None and peer.voted is None:
+        peer.tell(peer.leader, m.Alive(peer.round, peer.view, peer.progress))
+    if peer.finishing and peer.mine is None:
+        peer.tell(peer.leader, m.Leave(peer.round, "finish"))
+
+
+def _as_leader(peer: Peer) -> None:
+    """Repeat the stage in progress; while there is none, say what is waited for."""
+    lead = peer.leading
+    if lead is None or not peer.ready or not lead.may_propose:
+        return
+    if lead.exchange is None and lead.body is None:
+        peer.post(
+            [
+                (
+                    tuple(v for v in peer.terms.voters if v != peer.me),
+                    m.Waiting(peer.round, peer.view, peer.why),
+                )
+            ]
+        )
+    else:
+        peer.post(lead.again())

@@ -1,0 +1,147 @@
+"""Entering rounds and views, and how long a silent leader is borne."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atoll.protocol import actions as a
+from atoll.protocol import events as e
+from atoll.protocol import messages as m
+from atoll.protocol.ids import PeerId, short
+from atoll.protocol.leading import Leading
+from atoll.protocol.owning import Owning
+from atoll.protocol.terms import parts_of, terms_of
+
+if TYPE_CHECKING:
+    from atoll.protocol.peer import Peer
+
+VIEW_MAX = 1 << 31
+
+
+def on_started(peer: Peer, event: e.Started) -> None:
+    peer.held = dict.fromkeys(event.held, peer.ledger.height)
+    peer.catchup.state = event.state
+    enter_round(peer)
+
+
+def enter_round(peer: Peer) -> None:
+    """Begin the round after the ledger's last commit, in the view that was promised for it if any."""
+    rules, height = peer.rules, peer.ledger.height
+    parts = parts_of(peer.ledger.members, height + 1, rules.owners_max)
+    sizes = peer.config.part_bytes(parts)
+    peer.terms = terms_of(peer.ledger, rules, peer.config.manifest.assignment, sizes)
+    peer.since_ms, peer.asked_ms = peer.now_ms, peer.now_ms - rules.retry_ms
+    peer.retries = peer.hops = peer.progress = 0
+    peer.mine, peer.answered, peer.leavers = None, set(), set()
+    peer.fetching.clear()
+    kept = peer.round - rules.keep_rounds
+    peer.held = {digest: round_ for digest, round_ in peer.held.items() if round_ >= kept}
+    peer.out.append(a.Forget(kept))
+    promised = peer.saved.promised
+    start_view(peer, promised[1] if promised[0] == peer.round else 0)
+    peer.timer("retry", rules.retry_ms)
+    if peer.terms.complete:
+        end(peer, f"the run has its {rules.rounds} updates")
+    elif peer.finishing and not peer.is_member:
+        end(peer, "left")
+
+
+def start_view(peer: Peer, view: int) -> None:
+    peer.view, peer.planned, peer.plan_ms = view, False, None
+    peer.proposal, peer.voted, peer.fetch_failures, peer.reported = None, None, 0, {}
+    leads = peer.is_member and peer.leader == peer.me
+    peer.leading = Leading(peer.terms, view, peer.since_ms) if leads else None
+    peer.owning = Owning(peer.round, view, len(peer.terms.part_bytes))
+    peer.stage_ms = peer.now_ms
+    bear(peer)
+    if peer.is_member:
+        peer.timer("deadline", peer.terms.patience_ms(view))
+
+
+def bear(peer: Peer) -> None:
+    """The leader showed that it goes on: bear its silence for another while."""
+    peer.patience_end_ms = peer.now_ms + peer.terms.patience_ms(peer.view)
+
+
+def may_wait(peer: Peer) -> bool:
+    """Whether a leader's word that it waits for offers still counts."""
+    return peer.terms.gathering or peer.now_ms < peer.since_ms + peer.rules.train_ms_max
+
+
+def enter_view(peer: Peer, view: int) -> None:
+    """Promise `view`: no vote below it any more. Tell its leader what was accepted, and offer again."""
+    peer.out.append(a.Persist(a.Promised(peer.round, view)))
+    peer.saved.promised = (peer.round, view)
+    start_view(peer, view)
+    peer.why = f"view {view}: {short(peer.leader)} leads"
+    promise(peer)
+    offer(peer)
+
+
+def promise(peer: Peer) -> None:
+    accepted = peer.saved.accepted
+    mine = accepted[1:] if accepted and accepted[0] == peer.round else None
+    peer.tell(peer.leader, m.Promise(peer.round, peer.view, mine))
+
+
+def offer(peer: Peer) -> None:
+    """Offer the pseudo-gradient of this round, if it is there, to whoever leads now."""
+    if peer.mine is not None and peer.catchup.anchor is not None:
+        mine, anchor = peer.mine, peer.catchup.anchor
+        peer.tell(
+            peer.leader,
+            m.Offer(peer.round, peer.view, anchor, mine.tokens, mine.steps, mine.parts, peer.finishing),
+        )
+
+
+def follow(peer: Peer, view: int) -> bool:
+    """Whether a message of `view` is of my view, after entering it if it is a later one."""
+    if peer.view < view <= VIEW_MAX and peer.active:
+        enter_view(peer, view)
+    return view == peer.view
+
+
+def obey(peer: Peer, sender: PeerId, view: int) -> bool:
+    """Whether a leader's order counts: it leads that view, and the view is not below my promise."""
+    if sender != peer.terms.leader(view):
+        peer.refuse(sender, f"you do not lead view {view} of round {peer.round}")
+        return False
+    if view < peer.view:
+        peer.refuse(sender, f"I promised view {peer.view}")
+        return False
+    return follow(peer, view)
+
+
+def hop(peer: Peer) -> None:
+    """Leave a leader that is surely gone, without waiting; once around per deadline at most."""
+    if peer.active and peer.hops < len(peer.terms.voters):
+        peer.hops += 1
+        enter_view(peer, peer.view + 1)
+
+
+def end(peer: Peer, reason: str) -> None:
+    if peer.ended is None:
+        peer.ended = peer.why = reason
+        peer.out.append(a.Ended(reason))
+
+
+def on_deadline(peer: Peer) -> None:
+    if not peer.active:
+        return
+    if peer.now_ms < peer.patience_end_ms:
+        peer.timer("deadline", peer.patience_end_ms - peer.now_ms)
+        return
+    peer.hops = 0
+    peer.why = f"{short(peer.leader)} led view {peer.view} for too long"
+    enter_view(peer, peer.view + 1)
+
+
+def on_alive(peer: Peer, sender: PeerId, alive: m.Alive) -> None:
+    follow(peer, alive.view)
+
+
+def on_waiting(peer: Peer, sender: PeerId, waiting: m.Waiting) -> None:
+    if obey(peer, sender, waiting.view) and sender != peer.me:
+        if may_wait(peer):
+            bear(peer)
+        peer.why = f"{short(sender)} waits: {waiting.reason}"

@@ -1,0 +1,308 @@
+"""A leader's part in one view of a round: gather offers, plan, fix the contributor set, propose, count votes.
+
+Nothing here is trusted by anybody: a leader that errs, lies or dies costs its view. Methods return the
+messages to send as (receivers, message) pairs; `Peer` turns them into actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from atoll.protocol.ids import BlobRef, Digest, PeerId
+from atoll.protocol.ledger import Body, Contributor, Kind, Rejection, Role
+from atoll.protocol.messages import Column, Cut, Held, Message, Offer, Plan, Propose, Reduced
+from atoll.protocol.terms import Terms, next_members
+
+Outbox = list[tuple[tuple[PeerId, ...], Message]]
+REVISIONS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not yet, and why. `until_ms` is when to look again if nothing happens."""
+
+    reason: str
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Plan now, with what is here; `kind` is what can come of it."""
+
+    kind: Kind
+    reason: str
+
+
+def decide(
+    now_ms: int, since_ms: int, quorum_ms: int | None, offers: int, expected: int, terms: Terms, joiners: int
+) -> Wait | Go:
+    """Whether a leader goes on: when all have offered, after the grace for the rest, or without an update.
+
+    `since_ms` is when the round began here, `quorum_ms` when enough offers were in; `expected` counts the
+    workers that have not been lost. (Quorum and adaptive grace: Decoupled DiLoCo, 2026)
+    """
+    rules = terms.rules
+    if terms.gathering:
+        return _gather(terms, joiners)
+    if offers < terms.quorum:
+        end_ms = since_ms + rules.train_ms_max
+        if now_ms >= end_ms or expected < terms.quorum:
+            return Go(Kind.SKIP, f"{offers} offers, {terms.quorum} are the quorum")
+        return Wait(f"{offers} of {expected} offers, {terms.quorum} are the quorum", end_ms)
+    if offers >= expected:
+        return Go(Kind.UPDATE, f"all {offers} offers")
+    assert quorum_ms is not None
+    share_ms = int(rules.grace_share * (quorum_ms - since_ms))
+    end_ms = quorum_ms + max(rules.grace_ms_min, min(share_ms, rules.grace_ms_max))
+    if now_ms >= end_ms:
+        return Go(Kind.UPDATE, f"{offers} of {expected} offers when the grace was over")
+    return Wait(f"{offers} of {expected} offers, grace of {end_ms - now_ms} ms", end_ms)
+
+
+def _gather(terms: Terms, joiners: int) -> Wait | Go:
+    wanted = 1 if terms.updates else terms.rules.start_workers
+    present = len(terms.workers) + joiners
+    if joiners and (present >= wanted or terms.updates):
+        return Go(Kind.SKIP, f"{present} workers")
+    if not joiners and len(terms.workers) >= wanted:
+        return Go(Kind.SKIP, "the workers' probation goes by")
+    return Wait(f"{present} of {wanted} workers")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A plan in execution. Parts move to other owners, and the cut shrinks, with a growing revision."""
+
+    participants: tuple[Contributor, ...]
+    owners: list[PeerId]
+    revision: int = 1
+    held: dict[int, frozenset[PeerId]] = field(default_factory=dict)
+    cut: tuple[Contributor, ...] | None = None
+    reduced: dict[int, BlobRef] = field(default_factory=dict)
+    gone: set[PeerId] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Leading:
+    terms: Terms
+    view: int
+    since_ms: int
+    offers: dict[PeerId, Offer] = field(default_factory=dict)
+    rejected: dict[PeerId, str] = field(default_factory=dict)
+    leaving: set[PeerId] = field(default_factory=set)
+    promises: dict[PeerId, tuple[int, Body] | None] = field(default_factory=dict)
+    quorum_ms: int | None = None
+    exchange: Exchange | None = None
+    body: Body | None = None
+    votes: dict[PeerId, bytes] = field(default_factory=dict)
+
+    # ---- before the plan ------------------------------------------------------------------------
+
+    def offer(self, sender: PeerId, offer: Offer, now_ms: int) -> None:
+        """Take an offer into account; the rejected ones stay on record with their reason."""
+        if offer.leaving:
+            self.leaving.add(sender)
+        if sender not in self.terms.eligible:
+            self.rejected[sender] = "weighs nothing yet (probation)"
+        elif tuple(ref.size for ref in offer.parts) != self.terms.part_bytes:
+            self.rejected[sender] = "its parts have other sizes than the codec gives"
+        elif min(offer.tokens, offer.steps) > 0:
+            self.offers[sender] = offer
+        if self.quorum_ms is None and len(self.offers) >= self.terms.quorum:
+            self.quorum_ms = now_ms
+
+    @property
+    def may_propose(self) -> bool:
+        """View 0 needs no promises; later ones those of a majority."""
+        return self.view == 0 or len(self.promises) >= self.terms.majority
+
+    @property
+    def bound_to(self) -> Body | None:
+        """The body that must be proposed again: the accepted one of the highest view."""
+        accepted = [promise for promise in self.promises.values() if promise is not None]
+        return max(accepted, key=lambda pair: pair[0])[1] if accepted else None
+
+    def weigh(self, sender: PeerId, offer: Offer) -> Contributor:
+        """Tokens, clamped to what was assigned."""
+        return Contributor(sender, offer.tokens, offer.steps, min(offer.tokens, self.terms.assignment.tokens))
+
+    def plan(self) -> Outbox:
+        """Name the participants and send each owner its columns."""
+        participants = tuple(self.weigh(peer, offer) for peer, offer in sorted(self.offers.items()))
+        self.exchange = Exchange(participants, self.terms.owners([p.peer for p in participants]))
+        return self._plans(set(self.exchange.owners))
+
+    def _plans(self, receivers: Collection[PeerId], parts: Collection[int] | None = None) -> Outbox:
+        exchange = self.exchange
+        assert exchange is not None
+        out: Outbox = []
+        for owner in sorted(receivers):
+            mine = [
+                p for p, who in enumerate(exchange.owners) if who == owner and (parts is None or p in parts)
+            ]
+            columns = tuple(
+                Column(part, tuple(self.offers[p.peer].parts[part] for p in exchange.participants))
+                for part in mine
+            )
+            message = Plan(self.terms.round, self.view, exchange.revision, exchange.participants, columns)
+            out.append(((owner,), message))
+        return out
+
+    # ---- the exchange ---------------------------------------------------------------------------
+
+    def held(self, sender: PeerId, held: Held) -> Outbox:
+        """An owner has settled what it holds of a part."""
+        exchange = self.exchange
+        if (
+            exchange is None
+            or not 0 <= held.part < len(exchange.owners)
+            or exchange.owners[held.part] != sender
+        ):
+            return []
+        exchange.held[held.part] = frozenset(held.peers)
+        return self._cut()
+
+    def _cut(self) -> Outbox:
+        """Fix the contributors as soon as every part has reported; shrink them if a moved part lacks some."""
+        exchange = self.exchange
+        assert exchange is not None
+        if len(exchange.held) < len(exchange.owners):
+            return []
+        everywhere = frozenset.intersection(*exchange.held.values())
+        now = exchange.cut if exchange.cut is not None else exchange.participants
+        kept = tuple(c for c in now if c.peer in everywhere)
+        if exchange.cut is None or kept != exchange.cut:
+            exchange.revision += 1
+            exchange.cut, exchange.reduced = kept, {}
+        if len(kept) < self.terms.quorum:
+            return []
+        message = Cut(self.terms.round, self.view, exchange.revision, kept)
+        waited = {owner for part, owner in enumerate(exchange.owners) if part not in exchange.reduced}
+        return [(tuple(sorted(waited)), message)] if waited else []
+
+    @property
+    def cut_failed(self) -> bool:
+        """Whether too few contributions reached every owner: the round can only be skipped."""
+        cut = self.exchange.cut if self.exchange else None
+        return cut is not None and len(cut) < self.terms.quorum
+
+    def reduced(self, sender: PeerId, reduced: Reduced) -> None:
+        exchange = self.exchange
+        if exchange is None or exchange.cut is None or reduced.revision != exchange.revision:
+            return
+        if not 0 <= reduced.part < len(exchange.owners) or exchange.owners[reduced.part] != sender:
+            return
+        if reduced.blob.size == self.terms.part_bytes[reduced.part]:
+            exchange.reduced[reduced.part] = reduced.blob
+
+    def silent_owners(self) -> set[PeerId]:
+        """Owners that a stage of the exchange waits for."""
+        exchange = self.exchange
+        if exchange is None or self.body is not None:
+            return set()
+        done = exchange.held if exchange.cut is None else exchange.reduced
+        return {owner for part, owner in enumerate(exchange.owners) if part not in done}
+
+    def move_parts(self, gone: Collection[PeerId]) -> Outbox:
+        """Give the parts of lost or silent owners to other participants, who fetch just these."""
+        exchange = self.exchange
+        if exchange is None or self.body is not None or exchange.revision >= REVISIONS_MAX:
+            return []
+        exchange.gone |= set(gone)
+        moved = [part for part, owner in enumerate(exchange.owners) if owner in exchange.gone]
+        able = [c.peer for c in exchange.cut or exchange.participants if c.peer not in exchange.gone]
+        if not moved or not able:
+            return []
+        exchange.revision += 1
+        for part in moved:
+            load = {peer: exchange.owners.count(peer) for peer in able}
+            exchange.owners[part] = min(able, key=lambda peer: (load[peer], peer))
+            exchange.held.pop(part, None)
+            exchange.reduced.pop(part, None)
+        if exchange.cut is not None:
+            exchange.reduced = {}
+        receivers = {exchange.owners[part] for part in moved}
+        return [*self._plans(receivers, set(moved)), *self._recut()]
+
+    def _recut(self) -> Outbox:
+        """After a move every owner must hear the new revision, or its sum would be of the old one."""
+        exchange = self.exchange
+        assert exchange is not None
+        if exchange.cut is None:
+            return []
+        message = Cut(self.terms.round, self.view, exchange.revision, exchange.cut)
+        return [(tuple(sorted(set(exchange.owners))), message)]
+
+    def again(self) -> Outbox:
+        """Messages may be lost: repeat what the stage in progress waits for."""
+        exchange = self.exchange
+        if self.body is not None:
+            return self.propose([v for v in self.terms.voters if v not in self.votes])
+        if exchange is None:
+            return []
+        if exchange.cut is None:
+            silent = {owner for part, owner in enumerate(exchange.owners) if part not in exchange.held}
+            return self._plans(silent)
+        unheld = {part for part in range(len(exchange.owners)) if part not in exchange.held}
+        plans = self._plans({exchange.owners[part] for part in unheld}, unheld)
+        return [*plans, *(self._cut() or self._recut())]
+
+    # ---- the body -------------------------------------------------------------------------------
+
+    def complete(self) -> bool:
+        """Whether every part's sum is known."""
+        exchange = self.exchange
+        return (
+            exchange is not None
+            and exchange.cut is not None
+            and len(exchange.reduced) == len(exchange.owners)
+        )
+
+    def make_body(
+        self, kind: Kind, anchor: Digest, heard: Collection[PeerId], joiners: dict[PeerId, Role]
+    ) -> Body:
+        """What this leader found, for the members to vote on."""
+        terms, exchange = self.terms, self.exchange
+        contributors: tuple[Contributor, ...] = ()
+        blobs: tuple[BlobRef, ...] = ()
+        if kind is Kind.UPDATE:
+            assert exchange is not None
+            assert exchange.cut is not None
+            contributors = exchange.cut
+            blobs = tuple(ref for _, ref in sorted(exchange.reduced.items()))
+        members = next_members(terms, {*heard}, self.leaving, joiners, kind)
+        if not members:
+            members = tuple(m for m in terms.members if m.peer in heard)
+        rejected = self._rejections({c.peer for c in contributors}, kind)
+        return Body(
+            terms.run_id, terms.round, terms.parent, kind, anchor, members, contributors, rejected, blobs
+        )
+
+    def _rejections(self, included: Collection[PeerId], kind: Kind) -> tuple[Rejection, ...]:
+        reasons = dict(self.rejected)
+        for peer in self.terms.eligible.difference(included):
+            if peer in self.offers:
+                default = (
+                    "too few offers for an update"
+                    if kind is Kind.SKIP
+                    else "its parts did not reach every owner"
+                )
+            else:
+                default = "no offer before the cut"
+            reasons.setdefault(peer, default)
+        return tuple(Rejection(peer, reason) for peer, reason in sorted(reasons.items()))
+
+    def propose(self, receivers: Collection[PeerId]) -> Outbox:
+        """The body, with who surely holds each of its blobs."""
+        body = self.body
+        assert body is not None
+        exchange = self.exchange
+        if exchange is not None and body.kind is Kind.UPDATE and len(exchange.owners) == len(body.blobs):
+            holders: tuple[PeerId, ...] = tuple(exchange.owners)
+        else:
+            holders = tuple(
+                sorted(p for p, accepted in self.promises.items() if accepted and accepted[1] == body)
+            )
+        message = Propose(self.terms.round, self.view, body, holders)
+        return [(tuple(sorted(receivers)), message)] if receivers else []

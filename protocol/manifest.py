@@ -1,0 +1,318 @@
+"""The run manifest: all that peers must agree on, signed once by the run authority. Its digest is the run id.
+
+The manifest is JSON text, so a volunteer can read what a run asks of the machine. The sections `model`,
+`data` and `inner` belong to workload/ and stay opaque here; everything else is checked key by key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from atoll.protocol.errors import ConfigError, RemoteProtocolError
+from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_of, public_key_of
+from atoll.protocol.keys import Key, verify
+from atoll.protocol.ledger import Genesis, Member, Role
+from atoll.protocol.wire import messages_pb2 as wire
+
+FORMAT = 1
+MANIFEST_BYTES_MAX = 256 << 10
+_DOMAIN = b"atoll run manifest 1"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRules:
+    """When a round goes on, and when it gives somebody up. Times in milliseconds.
+
+    `quorum` is the share of the workers whose offers make an update possible; then the leader waits for
+    the others for `grace_share` of the time it took so far, within the two bounds. `train_ms_max` bounds
+    the wait for the quorum itself. `deadline_ms` is what one frozen leader costs; it grows with the size
+    of the update as if links carried `bytes_per_s_min`.
+    """
+
+    rounds: int = 0
+    quorum: float = 0.5
+    grace_share: float = 0.25
+    grace_ms_min: int = 500
+    grace_ms_max: int = 30_000
+    train_ms_max: int = 600_000
+    deadline_ms: int = 15_000
+    bytes_per_s_min: int = 250_000
+    retry_ms: int = 1_000
+    lease_ms: int = 10_000
+    missed_max: int = 2
+    probation_rounds: int = 1
+    start_workers: int = 1
+    owners_max: int = 64
+    keep_rounds: int = 4
+    late: str = "carry"
+
+
+@dataclass(frozen=True, slots=True)
+class OuterRules:
+    """The outer optimiser and the codec of what is exchanged."""
+
+    rule: str = "nesterov"
+    learning_rate: float = 0.7
+    momentum: float = 0.9
+    codec: str = "int8"
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipRules:
+    """Who may join: anybody, holders of the invite's secret (`token_key` is its public half), or a list."""
+
+    policy: str = "open"
+    witnesses: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    token_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What each member is asked to do in a round: inner steps, and the tokens that they process."""
+
+    steps: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    name: str
+    authority: str
+    numel: int
+    anchor_blobs: tuple[BlobRef, ...]
+    assignment: Assignment
+    rounds: RoundRules = field(default_factory=RoundRules)
+    outer: OuterRules = field(default_factory=OuterRules)
+    membership: MembershipRules = field(default_factory=MembershipRules)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    inner: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def anchor(self) -> Digest:
+        """The anchor digest of round 0: over the digests of the anchor and the outer optimiser's state."""
+        return digest_of(*(bytes.fromhex(ref.digest) for ref in self.anchor_blobs))
+
+    def genesis(self, run_id: Digest) -> Genesis:
+        members = tuple(Member(PeerId(peer), Role.WITNESS) for peer in sorted(self.membership.witnesses))
+        return Genesis(run_id, self.anchor, members)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedManifest:
+    """A manifest and the bytes that carry it. `run_id` is the digest of these bytes."""
+
+    manifest: Manifest
+    raw: bytes
+
+    @property
+    def run_id(self) -> Digest:
+        return digest_of(self.raw)
+
+    @property
+    def genesis(self) -> Genesis:
+        return self.manifest.genesis(self.run_id)
+
+
+def sign(manifest: Manifest, authority: Key) -> SignedManifest:
+    """Sign a manifest as the authority that it names."""
+    assert manifest.authority == authority.peer
+    check(manifest, "manifest")
+    text = manifest.to_json().encode()
+    return SignedManifest(
+        manifest,
+        wire.SignedManifest(manifest=text, signature=authority.sign(_DOMAIN + text)).SerializeToString(),
+    )
+
+
+def open_manifest(raw: bytes, run_id: Digest) -> SignedManifest:
+    """Check the digest and the authority's signature, then every key; RemoteProtocolError or ConfigError."""
+    if len(raw) > MANIFEST_BYTES_MAX:
+        raise RemoteProtocolError(f"a manifest has at most {MANIFEST_BYTES_MAX} bytes, not {len(raw)}")
+    if digest_of(raw) != run_id:
+        raise RemoteProtocolError("the manifest's digest is not the run id")
+    try:
+        signed = wire.SignedManifest.FromString(raw)
+        manifest = parse(json.loads(signed.manifest), "manifest")
+    except (DecodeError, ValueError):
+        raise RemoteProtocolError("not a run manifest") from None
+    if not verify(public_key_of(manifest.authority), _DOMAIN + signed.manifest, signed.signature):
+        raise RemoteProtocolError("the manifest is not signed by the authority that it names")
+    return SignedManifest(manifest, raw)
+
+
+# ---- reading and checking -----------------------------------------------------------------------
+
+_KINDS = {
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": (str, "text"),
+    "tuple[str, ...]": ((list, tuple), "a list of texts"),
+}
+
+
+def section(kind: type[_T], raw: object, where: str) -> _T:
+    """Build one flat section from a mapping: unknown or mistyped keys are errors that name the right one."""
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{raw!r} is no section", where, "a table of keys and values")
+    fields = {f.name: str(f.type) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, 1)
+            raise ConfigError(
+                f"unknown key {key!r}",
+                where,
+                f"did you mean {near[0]!r}?" if near else f"one of {', '.join(fields)}",
+            )
+        types, name = _KINDS[fields[key]]
+        if not isinstance(value, types) or isinstance(value, bool):  # type: ignore[arg-type]
+            raise ConfigError(f"{key} = {value!r}", where, f"{key} is {name}")
+        if isinstance(value, (list, tuple)):
+            if not all(isinstance(item, str) for item in value):
+                raise ConfigError(f"{key} = {value!r}", where, f"{key} is {name}")
+            value = tuple(value)
+        values[key] = value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigError(str(error).split(") ")[-1], where) from None
+
+
+def parse(raw: object, where: str) -> Manifest:
+    """Read a manifest's JSON object."""
+    if not isinstance(raw, Mapping):
+        raise ConfigError("no manifest", where, "a JSON object")
+    names = {f.name for f in dataclasses.fields(Manifest)}
+    if unknown := sorted(set(raw) - names):
+        raise ConfigError(f"unknown key {unknown[0]!r}", where, f"one of {', '.join(sorted(names))}")
+    if raw.get("format") != FORMAT:
+        raise ConfigError(f"format {raw.get('format')!r}", where, f"this version of atoll reads {FORMAT}")
+    try:
+        manifest = Manifest(
+            name=str(raw["name"]),
+            authority=str(raw["authority"]),
+            numel=int(raw["numel"]),
+            anchor_blobs=tuple(
+                BlobRef(Digest(str(b["digest"])), int(b["size"])) for b in raw["anchor_blobs"]
+            ),
+            assignment=section(Assignment, raw["assignment"], f"{where}: assignment"),
+            rounds=section(RoundRules, raw["rounds"], f"{where}: rounds"),
+            outer=section(OuterRules, raw["outer"], f"{where}: outer"),
+            membership=section(MembershipRules, raw["membership"], f"{where}: membership"),
+            model=dict(raw["model"]),
+            data=dict(raw["data"]),
+            inner=dict(raw["inner"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"missing or malformed: {error}", where) from None
+    check(manifest, where)
+    return manifest
+
+
+def check(manifest: Manifest, where: str) -> None:
+    """Every value within its bounds, or a ConfigError that says what would be right."""
+    _check_shape(manifest, where)
+    check_rounds(manifest.rounds, f"{where}: rounds")
+    check_outer(manifest.outer, f"{where}: outer")
+    check_membership(manifest.membership, f"{where}: membership")
+
+
+def _require(holds: bool, what: str, where: str, right: str) -> None:
+    if not holds:
+        raise ConfigError(what, where, right)
+
+
+def _check_shape(manifest: Manifest, where: str) -> None:
+    _require(
+        0 < manifest.numel < 1 << 40,
+        f"numel = {manifest.numel}",
+        where,
+        "parameters of the model, at least 1",
+    )
+    sizes = [ref.size for ref in manifest.anchor_blobs]
+    _require(
+        sizes == [4 * manifest.numel] * 2,
+        f"anchor_blobs of {sizes} bytes",
+        where,
+        "anchor and momentum, fp32",
+    )
+    for ref in manifest.anchor_blobs:
+        _require(
+            len(ref.digest) == 64 and set(ref.digest) <= set("0123456789abcdef"),
+            ref.digest,
+            where,
+            "a SHA-256",
+        )
+    assigned = manifest.assignment
+    _require(assigned.steps > 0 and assigned.tokens > 0, f"assignment {assigned}", where, "both positive")
+    _peer(manifest.authority, f"{where}: authority")
+
+
+def check_rounds(rules: RoundRules, where: str) -> None:
+    _require(0 < rules.quorum <= 1, f"quorum = {rules.quorum}", where, "a share above 0, at most 1")
+    _require(0 <= rules.grace_share <= 10, f"grace_share = {rules.grace_share}", where, "between 0 and 10")
+    for key in ("deadline_ms", "retry_ms", "lease_ms", "train_ms_max"):
+        value = getattr(rules, key)
+        _require(10 <= value <= 7 * 86_400_000, f"{key} = {value}", where, "10 ms to a week")
+    _require(
+        0 <= rules.grace_ms_min <= rules.grace_ms_max,
+        f"grace_ms_min = {rules.grace_ms_min}",
+        where,
+        "at most grace_ms_max",
+    )
+    for key, least in (
+        ("rounds", 0),
+        ("missed_max", 0),
+        ("probation_rounds", 0),
+        ("start_workers", 1),
+        ("bytes_per_s_min", 1),
+    ):
+        _require(getattr(rules, key) >= least, f"{key} = {getattr(rules, key)}", where, f"at least {least}")
+    _require(1 <= rules.owners_max <= 4096, f"owners_max = {rules.owners_max}", where, "1 to 4096")
+    _require(2 <= rules.keep_rounds <= 1000, f"keep_rounds = {rules.keep_rounds}", where, "2 to 1000")
+    _require(rules.late in ("carry", "drop"), f"late = {rules.late!r}", where, "'carry' or 'drop'")
+
+
+def check_outer(outer: OuterRules, where: str) -> None:
+    _require(outer.rule == "nesterov", f"rule = {outer.rule!r}", where, "'nesterov'")
+    _require(
+        0 < outer.learning_rate <= 10, f"learning_rate = {outer.learning_rate}", where, "above 0, at most 10"
+    )
+    _require(0 <= outer.momentum < 1, f"momentum = {outer.momentum}", where, "0 to below 1")
+    _require(outer.codec in ("int8", "fp32"), f"codec = {outer.codec!r}", where, "'int8' or 'fp32'")
+
+
+def check_membership(rules: MembershipRules, where: str) -> None:
+    known = ("open", "token", "allowlist")
+    _require(rules.policy in known, f"policy = {rules.policy!r}", where, f"one of {', '.join(known)}")
+    _require(len(rules.witnesses) > 0, "no witnesses", where, "the coordinator's peer id at least")
+    for peer in (*rules.witnesses, *rules.allow):
+        _peer(peer, where)
+    if rules.policy == "token":
+        _require(
+            len(rules.token_key) == 64,
+            f"token_key = {rules.token_key!r}",
+            where,
+            "a public key, 64 hex digits",
+        )
+
+
+def _peer(peer: str, where: str) -> None:
+    try:
+        public_key_of(peer)
+    except RemoteProtocolError as error:
+        raise ConfigError(str(error), where, "a peer id as `atoll key show` prints it") from None

@@ -1,0 +1,196 @@
+"""What peers say to each other in a round, as data. `encode` and `decode` are in atoll.protocol.wire.convert.
+
+Every message names its round; those of an exchange also the view (which leader) and, where the leader may
+change its mind, the revision. All are idempotent and may be lost, repeated or reordered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atoll.protocol.ids import BlobRef, Digest, PeerId
+from atoll.protocol.ledger import Body, Commit, Contributor, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Member to leader: my pseudo-gradient is encoded, these are its parts."""
+
+    round: int
+    view: int
+    anchor: Digest
+    tokens: int
+    steps: int
+    parts: tuple[BlobRef, ...]
+    leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Member to leader, while it trains."""
+
+    round: int
+    view: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Leader to members: I am here, and this is what I wait for."""
+
+    round: int
+    view: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One part of every participant's contribution, in their order."""
+
+    part: int
+    blobs: tuple[BlobRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Leader to an owner: who takes part, and what the receiver must fetch of them."""
+
+    round: int
+    view: int
+    revision: int
+    participants: tuple[Contributor, ...]
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Owner to leader: of this part I hold what these peers contributed, and no more will come."""
+
+    round: int
+    view: int
+    part: int
+    peers: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Leader to owners: the one contributor set; sum in this order with these weights."""
+
+    round: int
+    view: int
+    revision: int
+    contributors: tuple[Contributor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """Owner to leader: the encoded mean of this part."""
+
+    round: int
+    view: int
+    revision: int
+    part: int
+    blob: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Leader to members: vote for this body once you hold its blobs."""
+
+    round: int
+    view: int
+    body: Body
+    holders: tuple[PeerId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """Member to leader: I hold every blob of this body; the signature goes into the certificate."""
+
+    round: int
+    view: int
+    body: Digest
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Member to the leader of a view: no vote of mine below it; this is what I accepted last."""
+
+    round: int
+    view: int
+    accepted: tuple[int, Body] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commits:
+    """Certified commits in order, and how far the sender's ledger goes."""
+
+    round: int
+    commits: tuple[Commit, ...]
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskCommits:
+    """Send me your commits from `round` on."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """I hold the state of round - 1 and want to be a member of the next one."""
+
+    round: int
+    role: Role
+    token: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    round: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AskState:
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state after `round`: its anchor digest and the blobs that it consists of."""
+
+    round: int
+    anchor: Digest
+    blobs: tuple[BlobRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Your message was not accepted, and why."""
+
+    round: int
+    reason: str
+
+
+Message = (
+    Offer
+    | Alive
+    | Waiting
+    | Plan
+    | Held
+    | Cut
+    | Reduced
+    | Propose
+    | Vote
+    | Promise
+    | Commits
+    | AskCommits
+    | Join
+    | Leave
+    | AskState
+    | State
+    | Refuse
+)

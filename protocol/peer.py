@@ -1,0 +1,266 @@
+"""A peer: a deterministic state machine. `actions = peer.handle(event, now_ms)`; no I/O, clock or randomness.
+
+This module holds the state and the tables that say which function takes which event or message; the functions
+are in duties/, one module for each role. The rules they follow are in terms.py, leading.py, owning.py and
+catchup.py. Agreement is single-decree Paxos for each round, with view 0 free of promises.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from atoll.protocol import actions as a
+from atoll.protocol import events as e
+from atoll.protocol import messages as m
+from atoll.protocol.catchup import Catchup, rotated
+from atoll.protocol.duties import chain, leader, owner, repeat, rounds, voter, worker
+from atoll.protocol.ids import BlobRef, Digest, PeerId
+from atoll.protocol.keys import Signer
+from atoll.protocol.leading import Leading, Outbox
+from atoll.protocol.ledger import Body, Ledger, Role
+from atoll.protocol.manifest import Manifest
+from atoll.protocol.owning import Owning
+from atoll.protocol.terms import Terms
+
+PEERS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """What a peer is told once. `part_bytes(parts)` gives the encoded size of each part of the vector."""
+
+    manifest: Manifest
+    role: Role
+    part_bytes: Callable[[int], tuple[int, ...]]
+    token: bytes = b""
+
+
+@dataclass(slots=True)
+class Saved:
+    """What was persisted of the round in progress; survives a crash."""
+
+    promised: tuple[int, int] = (0, 0)
+    accepted: tuple[int, int, Body] | None = None
+    proposed: tuple[int, int, Body] | None = None
+
+
+class Peer:
+    # of the round in progress, set by rounds.enter_round
+    terms: Terms
+    since_ms: int
+    retries: int
+    hops: int
+    asked_ms: int
+    progress: int
+    mine: e.Trained | None
+    answered: set[PeerId]
+    leavers: set[PeerId]
+    # of the view in progress, set by rounds.start_view
+    view: int
+    leading: Leading | None
+    owning: Owning
+    proposal: m.Propose | None
+    voted: m.Vote | None
+    reported: dict[int, m.Held]
+    planned: bool
+    plan_ms: int | None
+    stage_ms: int
+    patience_end_ms: int
+    fetch_failures: int
+
+    def __init__(self, config: PeerConfig, signer: Signer, ledger: Ledger, saved: Saved) -> None:
+        self.config, self.rules, self.signer = config, config.manifest.rounds, signer
+        self.me, self.ledger, self.saved = signer.peer, ledger, saved
+        self.catchup = Catchup(self.rules.keep_rounds)
+        self.why = "starting"
+        self.ended: str | None = None
+        self.finishing = False
+        self.training = 0
+        self.held: dict[Digest, int] = {}
+        self.fetching: set[Digest] = set()
+        self.heard: dict[PeerId, int] = {}
+        self.lost: set[PeerId] = set()
+        self.joiners: dict[PeerId, tuple[Role, int]] = {}
+        self.found: tuple[PeerId, ...] = ()
+        self.now_ms = 0
+        self.out: list[a.Action] = []
+        self.inbox: deque[m.Message] = deque()
+
+    def handle(self, event: e.Event, now_ms: int) -> list[a.Action]:
+        """Take one event; the actions are to be performed in order."""
+        self.now_ms = now_ms
+        if isinstance(event, e.Received):
+            receive(self, event.sender, event.message)
+        else:
+            _EVENTS[type(event)](self, event)
+        self.react()
+        while self.inbox:
+            receive(self, self.me, self.inbox.popleft())
+            self.react()
+        out, self.out = self.out, []
+        return out
+
+    def react(self) -> None:
+        """Do what has become possible."""
+        chain.react(self)
+        worker.react(self)
+        owner.react(self)
+        voter.react(self)
+        leader.react(self)
+
+    # ---- derived --------------------------------------------------------------------------------
+
+    @property
+    def round(self) -> int:
+        return self.terms.round
+
+    @property
+    def leader(self) -> PeerId:
+        return self.terms.leader(self.view)
+
+    @property
+    def is_member(self) -> bool:
+        return self.me in self.terms.voters
+
+    @property
+    def ready(self) -> bool:
+        """Whether the state has caught up with the ledger."""
+        return self.catchup.round == self.ledger.height
+
+    @property
+    def active(self) -> bool:
+        """Whether this peer takes part in the round: trains, votes, leads."""
+        return self.ended is None and not self.terms.complete and self.is_member
+
+    @property
+    def phase(self) -> str:
+        """One word for a person who looks."""
+        return next(word for word, holds in _PHASES if holds(self))
+
+    # ---- what every duty uses -------------------------------------------------------------------
+
+    def tell(self, to: PeerId, message: m.Message) -> None:
+        """Send to one peer; what one tells oneself is handled before `handle` returns."""
+        if to == self.me:
+            self.inbox.append(message)
+        else:
+            self.out.append(a.Send((to,), message))
+
+    def post(self, outbox: Outbox) -> None:
+        for receivers, message in outbox:
+            others = tuple(peer for peer in receivers if peer != self.me)
+            if others:
+                self.out.append(a.Send(others, message))
+            if self.me in receivers:
+                self.inbox.append(message)
+
+    def timer(self, name: str, after_ms: int) -> None:
+        timer = e.Timer(name, self.round, 0 if name == "retry" else self.view)
+        self.out.append(a.SetTimer(timer, max(1, after_ms)))
+
+    def fetch(self, ref: BlobRef, holders: tuple[PeerId, ...], kind: str) -> None:
+        """Ask for a blob once; `repeat` asks again."""
+        if holders and ref.digest not in self.fetching:
+            self.fetching.add(ref.digest)
+            self.out.append(a.Fetch(ref, holders, kind))
+
+    def refuse(self, sender: PeerId, reason: str) -> None:
+        """Count a peer's fault, and tell it."""
+        self.out.append(a.Rejected(sender, reason))
+        if sender != self.me:
+            self.tell(sender, m.Refuse(self.round, reason))
+
+    def others(self) -> tuple[PeerId, ...]:
+        """Whom one may ask: members first, then whoever discovery knows."""
+        known = dict.fromkeys((*self.terms.voters, *self.found))
+        known.pop(self.me, None)
+        return rotated(tuple(known), self.me, self.round)
+
+
+def receive(peer: Peer, sender: PeerId, message: m.Message) -> None:
+    """Hand a message to who takes it: some are for any round, the others between members of this one."""
+    peer.lost.discard(sender)
+    if sender in peer.heard or sender in peer.terms.voters or len(peer.heard) < PEERS_MAX:
+        peer.heard[sender] = peer.now_ms
+    anywhere = _ANYWHERE.get(type(message))
+    if anywhere is not None:
+        anywhere(peer, sender, message)
+    elif message.round < peer.round:
+        chain.answer_old(peer, sender, message.round)
+    elif message.round > peer.round:
+        chain.ask_new(peer, sender)
+    elif sender not in peer.terms.voters:
+        peer.refuse(sender, f"you are no member in round {peer.round}")
+    elif peer.active:
+        _IN_ROUND[type(message)](peer, sender, message)
+
+
+_EVENTS: dict[type, Callable[[Peer, Any], None]] = {
+    e.Started: rounds.on_started,
+    e.TimerFired: lambda peer, event: on_timer(peer, event.timer),
+    e.Trained: worker.on_trained,
+    e.Progress: worker.on_progress,
+    e.BlobArrived: worker.on_blob_arrived,
+    e.BlobFailed: worker.on_blob_failed,
+    e.Aggregated: owner.on_aggregated,
+    e.StateLoaded: chain.on_state_loaded,
+    e.StateFailed: chain.on_state_failed,
+    e.PeerLost: leader.on_peer_lost,
+    e.Found: chain.on_found,
+    e.Finish: worker.on_finish,
+}
+
+_TIMERS: dict[str, Callable[[Peer], None]] = {
+    "retry": repeat.on_retry,
+    "deadline": rounds.on_deadline,
+    "plan": lambda peer: None,  # `react` looks at the clock
+    "exchange": leader.on_exchange,
+    "hold": owner.on_hold,
+}
+
+_ANYWHERE: dict[type, Callable[[Peer, PeerId, Any], None]] = {
+    m.Commits: chain.on_commits,
+    m.AskCommits: chain.on_ask_commits,
+    m.AskState: chain.on_ask_state,
+    m.State: chain.on_state,
+    m.Join: chain.on_join,
+    m.Leave: chain.on_leave,
+    m.Refuse: chain.on_refuse,
+}
+
+_IN_ROUND: dict[type, Callable[[Peer, PeerId, Any], None]] = {
+    m.Offer: leader.on_offer,
+    m.Alive: rounds.on_alive,
+    m.Promise: leader.on_promise,
+    m.Held: leader.on_held,
+    m.Reduced: leader.on_reduced,
+    m.Vote: leader.on_vote,
+    m.Waiting: rounds.on_waiting,
+    m.Plan: owner.on_plan,
+    m.Cut: owner.on_cut,
+    m.Propose: voter.on_propose,
+}
+
+_PHASES: tuple[tuple[str, Callable[[Peer], bool]], ...] = (
+    ("finished", lambda p: p.ended is not None or p.terms.complete),
+    ("catching up", lambda p: not p.ready),
+    ("joining", lambda p: not p.is_member),
+    ("voting", lambda p: p.proposal is not None),
+    (
+        "exchanging",
+        lambda p: bool(p.owning.parts) or (p.leading is not None and p.leading.exchange is not None),
+    ),
+    ("gathering", lambda p: p.terms.gathering),
+    ("offered", lambda p: p.mine is not None),
+    ("training", lambda p: p.training == p.round),
+    ("witnessing", lambda p: True),
+)
+
+
+def on_timer(peer: Peer, timer: e.Timer) -> None:
+    """A timer of another round or view has lost its meaning."""
+    if timer.round == peer.round and (timer.name == "retry" or timer.view == peer.view):
+        _TIMERS[timer.name](peer)

@@ -1,0 +1,213 @@
+"""Messages to bytes and back. Everything a peer may grow is bounded here, before anybody looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from typing_extensions import assert_never
+
+from atoll.protocol import messages as m
+from atoll.protocol.errors import RemoteProtocolError
+from atoll.protocol.ids import BlobRef, PeerId, digest_bytes, digest_from_bytes
+from atoll.protocol.ledger import (
+    MEMBERS_MAX,
+    Contributor,
+    Role,
+    body_from_bytes,
+    commit_from_wire,
+    commit_to_wire,
+    contributors_from_wire,
+    contributors_to_wire,
+    ref_from_wire,
+    ref_to_wire,
+)
+from atoll.protocol.wire import messages_pb2 as wire
+
+MESSAGE_BYTES_MAX = 1 << 20
+COMMITS_MAX = 256
+REASON_BYTES_MAX = 500
+ROUND_MAX = 1 << 48
+
+
+def encode(message: m.Message) -> bytes:
+    """The bytes that an envelope carries."""
+    out = wire.Message(round=message.round)
+    match message:
+        case m.Offer():
+            parts = [ref_to_wire(ref) for ref in message.parts]
+            out.offer.CopyFrom(
+                wire.Offer(
+                    view=message.view,
+                    anchor=digest_bytes(message.anchor),
+                    tokens=message.tokens,
+                    steps=message.steps,
+                    parts=parts,
+                    leaving=message.leaving,
+                )
+            )
+        case m.Alive():
+            out.alive.CopyFrom(wire.Alive(view=message.view, steps=message.steps))
+        case m.Waiting():
+            out.waiting.CopyFrom(wire.Waiting(view=message.view, reason=message.reason))
+        case m.Plan():
+            out.plan.CopyFrom(_plan(message))
+        case m.Held():
+            out.held.CopyFrom(wire.Held(view=message.view, part=message.part, peers=message.peers))
+        case m.Cut():
+            contributors = contributors_to_wire(message.contributors)
+            out.cut.CopyFrom(
+                wire.Cut(view=message.view, revision=message.revision, contributors=contributors)
+            )
+        case m.Reduced():
+            out.reduced.CopyFrom(
+                wire.Reduced(
+                    view=message.view,
+                    revision=message.revision,
+                    part=message.part,
+                    blob=ref_to_wire(message.blob),
+                )
+            )
+        case m.Propose():
+            out.propose.CopyFrom(
+                wire.Propose(view=message.view, body=message.body.encoded, holders=message.holders)
+            )
+        case m.Vote():
+            out.vote.CopyFrom(
+                wire.Vote(
+                    view=message.view, body_digest=digest_bytes(message.body), signature=message.signature
+                )
+            )
+        case m.Promise():
+            out.promise.CopyFrom(_promise(message))
+        case m.Commits():
+            commits = [commit_to_wire(commit) for commit in message.commits]
+            out.commits.CopyFrom(wire.Commits(commits=commits, height=message.height))
+        case m.AskCommits():
+            out.ask_commits.CopyFrom(wire.AskCommits())
+        case m.Join():
+            out.join.CopyFrom(wire.Join(role=wire.Role.Name(message.role), token=message.token))
+        case m.Leave():
+            out.leave.CopyFrom(wire.Leave(reason=message.reason))
+        case m.AskState():
+            out.ask_state.CopyFrom(wire.AskState())
+        case m.State():
+            blobs = [ref_to_wire(ref) for ref in message.blobs]
+            out.state.CopyFrom(wire.State(anchor=digest_bytes(message.anchor), blobs=blobs))
+        case m.Refuse():
+            out.refuse.CopyFrom(wire.Refuse(reason=message.reason))
+        case _:
+            assert_never(message)
+    return out.SerializeToString()
+
+
+def _plan(plan: m.Plan) -> wire.Plan:
+    columns = [wire.Column(part=c.part, blobs=[ref_to_wire(ref) for ref in c.blobs]) for c in plan.columns]
+    return wire.Plan(
+        view=plan.view,
+        revision=plan.revision,
+        participants=contributors_to_wire(plan.participants),
+        columns=columns,
+    )
+
+
+def _promise(promise: m.Promise) -> wire.Promise:
+    if promise.accepted is None:
+        return wire.Promise(view=promise.view)
+    view, body = promise.accepted
+    return wire.Promise(view=promise.view, accepted=True, accepted_view=view, accepted_body=body.encoded)
+
+
+def decode(raw: bytes) -> m.Message:
+    """Read one message; RemoteProtocolError says what is wrong with it."""
+    if len(raw) > MESSAGE_BYTES_MAX:
+        raise RemoteProtocolError(f"a message has at most {MESSAGE_BYTES_MAX} bytes, not {len(raw)}")
+    try:
+        message = wire.Message.FromString(raw)
+    except DecodeError:
+        raise RemoteProtocolError("not a message of this protocol") from None
+    kind = message.WhichOneof("kind")
+    if kind is None:
+        raise RemoteProtocolError("a message of no kind that this version knows")
+    if message.round > ROUND_MAX:
+        raise RemoteProtocolError(f"round {message.round} is absurd")
+    return _READERS[kind](message.round, getattr(message, kind))
+
+
+def _peers(peers: Any) -> tuple[PeerId, ...]:
+    if len(peers) > MEMBERS_MAX:
+        raise RemoteProtocolError(f"{len(peers)} peers in one message, at most {MEMBERS_MAX}")
+    return tuple(PeerId(peer) for peer in peers)
+
+
+def _refs(refs: Any) -> tuple[BlobRef, ...]:
+    if len(refs) > MEMBERS_MAX:
+        raise RemoteProtocolError(f"{len(refs)} blobs in one message, at most {MEMBERS_MAX}")
+    return tuple(ref_from_wire(ref) for ref in refs)
+
+
+def _contributors(contributors: Any) -> tuple[Contributor, ...]:
+    if len(contributors) > MEMBERS_MAX:
+        raise RemoteProtocolError(f"{len(contributors)} contributors, at most {MEMBERS_MAX}")
+    return contributors_from_wire(contributors)
+
+
+def _reason(text: str) -> str:
+    """A peer's words, safe to print: bounded, one line, no control characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:REASON_BYTES_MAX])
+
+
+def _read_offer(round_: int, o: wire.Offer) -> m.Offer:
+    return m.Offer(round_, o.view, digest_from_bytes(o.anchor), o.tokens, o.steps, _refs(o.parts), o.leaving)
+
+
+def _read_plan(round_: int, p: wire.Plan) -> m.Plan:
+    if len(p.columns) > MEMBERS_MAX:
+        raise RemoteProtocolError(f"a plan of {len(p.columns)} columns, at most {MEMBERS_MAX}")
+    columns = tuple(m.Column(c.part, _refs(c.blobs)) for c in p.columns)
+    return m.Plan(round_, p.view, p.revision, _contributors(p.participants), columns)
+
+
+def _read_propose(round_: int, p: wire.Propose) -> m.Propose:
+    return m.Propose(round_, p.view, body_from_bytes(p.body), _peers(p.holders))
+
+
+def _read_promise(round_: int, p: wire.Promise) -> m.Promise:
+    accepted = (p.accepted_view, body_from_bytes(p.accepted_body)) if p.accepted else None
+    return m.Promise(round_, p.view, accepted)
+
+
+def _read_commits(round_: int, c: wire.Commits) -> m.Commits:
+    if len(c.commits) > COMMITS_MAX:
+        raise RemoteProtocolError(f"{len(c.commits)} commits in one message, at most {COMMITS_MAX}")
+    return m.Commits(round_, tuple(commit_from_wire(commit) for commit in c.commits), c.height)
+
+
+def _read_join(round_: int, j: wire.Join) -> m.Join:
+    try:
+        role = Role(j.role)
+    except ValueError:
+        raise RemoteProtocolError(f"role {j.role} is unknown") from None
+    return m.Join(round_, role, j.token)
+
+
+_READERS: dict[str, Callable[[int, Any], m.Message]] = {
+    "offer": _read_offer,
+    "alive": lambda r, a: m.Alive(r, a.view, a.steps),
+    "waiting": lambda r, w: m.Waiting(r, w.view, _reason(w.reason)),
+    "plan": _read_plan,
+    "held": lambda r, h: m.Held(r, h.view, h.part, _peers(h.peers)),
+    "cut": lambda r, c: m.Cut(r, c.view, c.revision, _contributors(c.contributors)),
+    "reduced": lambda r, d: m.Reduced(r, d.view, d.revision, d.part, ref_from_wire(d.blob)),
+    "propose": _read_propose,
+    "vote": lambda r, v: m.Vote(r, v.view, digest_from_bytes(v.body_digest), v.signature),
+    "promise": _read_promise,
+    "commits": _read_commits,
+    "ask_commits": lambda r, a: m.AskCommits(r),
+    "join": _read_join,
+    "leave": lambda r, v: m.Leave(r, _reason(v.reason)),
+    "ask_state": lambda r, a: m.AskState(r),
+    "state": lambda r, s: m.State(r, digest_from_bytes(s.anchor), _refs(s.blobs)),
+    "refuse": lambda r, x: m.Refuse(r, _reason(x.reason)),
+}

@@ -1,0 +1,424 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WORKER: _ClassVar[Role]
+    WITNESS: _ClassVar[Role]
+
+class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UPDATE: _ClassVar[Kind]
+    SKIP: _ClassVar[Kind]
+    SETTINGS: _ClassVar[Kind]
+    RECOVERY: _ClassVar[Kind]
+WORKER: Role
+WITNESS: Role
+UPDATE: Kind
+SKIP: Kind
+SETTINGS: Kind
+RECOVERY: Kind
+
+class Envelope(_message.Message):
+    __slots__ = ("version", "run_id", "public_key", "body", "signature", "record")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    run_id: bytes
+    public_key: bytes
+    body: bytes
+    signature: bytes
+    record: bytes
+    def __init__(self, version: _Optional[int] = ..., run_id: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., body: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., record: _Optional[bytes] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("accepted", "reason")
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    accepted: bool
+    reason: str
+    def __init__(self, accepted: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class BlobRef(_message.Message):
+    __slots__ = ("digest", "size")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    digest: bytes
+    size: int
+    def __init__(self, digest: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
+
+class Member(_message.Message):
+    __slots__ = ("peer", "role", "weight_from", "missed")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FROM_FIELD_NUMBER: _ClassVar[int]
+    MISSED_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    role: Role
+    weight_from: int
+    missed: int
+    def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ...) -> None: ...
+
+class Contributor(_message.Message):
+    __slots__ = ("peer", "tokens", "steps", "weight")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    tokens: int
+    steps: int
+    weight: int
+    def __init__(self, peer: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
+
+class Rejection(_message.Message):
+    __slots__ = ("peer", "reason")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    reason: str
+    def __init__(self, peer: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Body(_message.Message):
+    __slots__ = ("run_id", "round", "parent", "fragment", "kind", "contributors", "rejected", "blobs", "anchor", "members")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    FRAGMENT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    ANCHOR_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    run_id: bytes
+    round: int
+    parent: bytes
+    fragment: int
+    kind: Kind
+    contributors: _containers.RepeatedCompositeFieldContainer[Contributor]
+    rejected: _containers.RepeatedCompositeFieldContainer[Rejection]
+    blobs: _containers.RepeatedCompositeFieldContainer[BlobRef]
+    anchor: bytes
+    members: _containers.RepeatedCompositeFieldContainer[Member]
+    def __init__(self, run_id: _Optional[bytes] = ..., round: _Optional[int] = ..., parent: _Optional[bytes] = ..., fragment: _Optional[int] = ..., kind: _Optional[_Union[Kind, str]] = ..., contributors: _Optional[_Iterable[_Union[Contributor, _Mapping]]] = ..., rejected: _Optional[_Iterable[_Union[Rejection, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., anchor: _Optional[bytes] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
+
+class VoteSignature(_message.Message):
+    __slots__ = ("peer", "signature")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    signature: bytes
+    def __init__(self, peer: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Commit(_message.Message):
+    __slots__ = ("body", "view", "votes")
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    VOTES_FIELD_NUMBER: _ClassVar[int]
+    body: bytes
+    view: int
+    votes: _containers.RepeatedCompositeFieldContainer[VoteSignature]
+    def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., votes: _Optional[_Iterable[_Union[VoteSignature, _Mapping]]] = ...) -> None: ...
+
+class Offer(_message.Message):
+    __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    ANCHOR_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    anchor: bytes
+    tokens: int
+    steps: int
+    parts: _containers.RepeatedCompositeFieldContainer[BlobRef]
+    leaving: bool
+    def __init__(self, view: _Optional[int] = ..., anchor: _Optional[bytes] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., leaving: _Optional[bool] = ...) -> None: ...
+
+class Alive(_message.Message):
+    __slots__ = ("view", "steps")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    steps: int
+    def __init__(self, view: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
+
+class Waiting(_message.Message):
+    __slots__ = ("view", "reason")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    reason: str
+    def __init__(self, view: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Plan(_message.Message):
+    __slots__ = ("view", "revision", "participants", "columns")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    revision: int
+    participants: _containers.RepeatedCompositeFieldContainer[Contributor]
+    columns: _containers.RepeatedCompositeFieldContainer[Column]
+    def __init__(self, view: _Optional[int] = ..., revision: _Optional[int] = ..., participants: _Optional[_Iterable[_Union[Contributor, _Mapping]]] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ...) -> None: ...
+
+class Column(_message.Message):
+    __slots__ = ("part", "blobs")
+    PART_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    part: int
+    blobs: _containers.RepeatedCompositeFieldContainer[BlobRef]
+    def __init__(self, part: _Optional[int] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ...) -> None: ...
+
+class Held(_message.Message):
+    __slots__ = ("view", "part", "peers")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    part: int
+    peers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, view: _Optional[int] = ..., part: _Optional[int] = ..., peers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Cut(_message.Message):
+    __slots__ = ("view", "revision", "contributors")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    revision: int
+    contributors: _containers.RepeatedCompositeFieldContainer[Contributor]
+    def __init__(self, view: _Optional[int] = ..., revision: _Optional[int] = ..., contributors: _Optional[_Iterable[_Union[Contributor, _Mapping]]] = ...) -> None: ...
+
+class Reduced(_message.Message):
+    __slots__ = ("view", "revision", "part", "blob")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    revision: int
+    part: int
+    blob: BlobRef
+    def __init__(self, view: _Optional[int] = ..., revision: _Optional[int] = ..., part: _Optional[int] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
+
+class Propose(_message.Message):
+    __slots__ = ("view", "body", "holders")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    body: bytes
+    holders: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, view: _Optional[int] = ..., body: _Optional[bytes] = ..., holders: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Vote(_message.Message):
+    __slots__ = ("view", "body_digest", "signature")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    BODY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    body_digest: bytes
+    signature: bytes
+    def __init__(self, view: _Optional[int] = ..., body_digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Promise(_message.Message):
+    __slots__ = ("view", "accepted", "accepted_view", "accepted_body")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_VIEW_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_BODY_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    accepted: bool
+    accepted_view: int
+    accepted_body: bytes
+    def __init__(self, view: _Optional[int] = ..., accepted: _Optional[bool] = ..., accepted_view: _Optional[int] = ..., accepted_body: _Optional[bytes] = ...) -> None: ...
+
+class Commits(_message.Message):
+    __slots__ = ("commits", "height")
+    COMMITS_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    commits: _containers.RepeatedCompositeFieldContainer[Commit]
+    height: int
+    def __init__(self, commits: _Optional[_Iterable[_Union[Commit, _Mapping]]] = ..., height: _Optional[int] = ...) -> None: ...
+
+class AskCommits(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Join(_message.Message):
+    __slots__ = ("role", "token")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    role: Role
+    token: bytes
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., token: _Optional[bytes] = ...) -> None: ...
+
+class Leave(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class AskState(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class State(_message.Message):
+    __slots__ = ("anchor", "blobs")
+    ANCHOR_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    anchor: bytes
+    blobs: _containers.RepeatedCompositeFieldContainer[BlobRef]
+    def __init__(self, anchor: _Optional[bytes] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ...) -> None: ...
+
+class Refuse(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class Message(_message.Message):
+    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    REDUCED_FIELD_NUMBER: _ClassVar[int]
+    PROPOSE_FIELD_NUMBER: _ClassVar[int]
+    VOTE_FIELD_NUMBER: _ClassVar[int]
+    PROMISE_FIELD_NUMBER: _ClassVar[int]
+    COMMITS_FIELD_NUMBER: _ClassVar[int]
+    ASK_COMMITS_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
+    ASK_STATE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REFUSE_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    offer: Offer
+    alive: Alive
+    waiting: Waiting
+    plan: Plan
+    held: Held
+    cut: Cut
+    reduced: Reduced
+    propose: Propose
+    vote: Vote
+    promise: Promise
+    commits: Commits
+    ask_commits: AskCommits
+    join: Join
+    leave: Leave
+    ask_state: AskState
+    state: State
+    refuse: Refuse
+    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ...) -> None: ...
+
+class PeerRecord(_message.Message):
+    __slots__ = ("run_id", "public_key", "sequence", "direct", "certificate_digest", "multiaddrs", "role", "agent")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MULTIADDRS_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    run_id: bytes
+    public_key: bytes
+    sequence: int
+    direct: _containers.RepeatedScalarFieldContainer[str]
+    certificate_digest: bytes
+    multiaddrs: _containers.RepeatedScalarFieldContainer[str]
+    role: str
+    agent: str
+    def __init__(self, run_id: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., sequence: _Optional[int] = ..., direct: _Optional[_Iterable[str]] = ..., certificate_digest: _Optional[bytes] = ..., multiaddrs: _Optional[_Iterable[str]] = ..., role: _Optional[str] = ..., agent: _Optional[str] = ...) -> None: ...
+
+class SignedManifest(_message.Message):
+    __slots__ = ("manifest", "signature")
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    manifest: bytes
+    signature: bytes
+    def __init__(self, manifest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class SignedRecord(_message.Message):
+    __slots__ = ("record", "signature")
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    record: bytes
+    signature: bytes
+    def __init__(self, record: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class BlobRequest(_message.Message):
+    __slots__ = ("run_id", "digest", "size", "offset")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    run_id: bytes
+    digest: bytes
+    size: int
+    offset: int
+    def __init__(self, run_id: _Optional[bytes] = ..., digest: _Optional[bytes] = ..., size: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("data", "last", "refused")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    last: bool
+    refused: str
+    def __init__(self, data: _Optional[bytes] = ..., last: _Optional[bool] = ..., refused: _Optional[str] = ...) -> None: ...
+
+class Challenge(_message.Message):
+    __slots__ = ("run_id", "public_key")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    run_id: bytes
+    public_key: bytes
+    def __init__(self, run_id: _Optional[bytes] = ..., public_key: _Optional[bytes] = ...) -> None: ...
+
+class Nonce(_message.Message):
+    __slots__ = ("nonce",)
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    nonce: bytes
+    def __init__(self, nonce: _Optional[bytes] = ...) -> None: ...
+
+class Proof(_message.Message):
+    __slots__ = ("run_id", "public_key", "nonce", "signature")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    run_id: bytes
+    public_key: bytes
+    nonce: bytes
+    signature: bytes
+    def __init__(self, run_id: _Optional[bytes] = ..., public_key: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Session(_message.Message):
+    __slots__ = ("token", "refused")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    token: bytes
+    refused: str
+    def __init__(self, token: _Optional[bytes] = ..., refused: _Optional[str] = ...) -> None: ...
