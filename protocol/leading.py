@@ -100,9 +100,14 @@ class Leading:
     # ---- before the plan ------------------------------------------------------------------------
 
     def offer(self, sender: PeerId, offer: Offer, now_ms: int) -> None:
-        """Take an offer into account; the rejected ones stay on record with their reason."""
+        """Take an offer into account; the rejected ones stay on record with their reason.
+
+        A plan names the blobs of the offers it was made from: one made again later would be another.
+        """
         if offer.leaving:
             self.leaving.add(sender)
+        if self.exchange is not None:
+            return
         if sender not in self.terms.eligible:
             self.rejected[sender] = "weighs nothing yet (probation)"
         elif tuple(ref.size for ref in offer.parts) != self.terms.part_bytes:

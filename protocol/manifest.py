@@ -22,6 +22,9 @@ from atoll.protocol.ledger import Genesis, Member, Role
 from atoll.protocol.wire import messages_pb2 as wire
 
 FORMAT = 1
+STEPS_MAX, TOKENS_MAX = 10**9, 1 << 40
+COUNT_MAX = 10**9
+"""No rule needs a larger number; the wire's integers and sums of weights hold them all."""
 MANIFEST_BYTES_MAX = 256 << 10
 _DOMAIN = b"atoll run manifest 1"
 _T = TypeVar("_T")
@@ -147,7 +150,7 @@ def open_manifest(raw: bytes, run_id: Digest) -> SignedManifest:
     try:
         signed = wire.SignedManifest.FromString(raw)
         manifest = parse(json.loads(signed.manifest), "manifest")
-    except (DecodeError, ValueError):
+    except (DecodeError, ValueError, RecursionError):
         raise RemoteProtocolError("not a run manifest") from None
     if not verify(public_key_of(manifest.authority), _DOMAIN + signed.manifest, signed.signature):
         raise RemoteProtocolError("the manifest is not signed by the authority that it names")
@@ -236,6 +239,10 @@ def _require(holds: bool, what: str, where: str, right: str) -> None:
         raise ConfigError(what, where, right)
 
 
+def _hex(text: str, what: str, where: str, right: str) -> None:
+    _require(len(text) == 64 and set(text) <= set("0123456789abcdef"), what, where, right)
+
+
 def _check_shape(manifest: Manifest, where: str) -> None:
     _require(
         0 < manifest.numel < 1 << 40,
@@ -251,14 +258,10 @@ def _check_shape(manifest: Manifest, where: str) -> None:
         "anchor and momentum, fp32",
     )
     for ref in manifest.anchor_blobs:
-        _require(
-            len(ref.digest) == 64 and set(ref.digest) <= set("0123456789abcdef"),
-            ref.digest,
-            where,
-            "a SHA-256",
-        )
+        _hex(ref.digest, ref.digest, where, "a SHA-256")
     assigned = manifest.assignment
-    _require(assigned.steps > 0 and assigned.tokens > 0, f"assignment {assigned}", where, "both positive")
+    fits = 0 < assigned.steps <= STEPS_MAX and 0 < assigned.tokens <= TOKENS_MAX
+    _require(fits, f"assignment {assigned}", where, f"1 to {STEPS_MAX} steps, 1 to {TOKENS_MAX} tokens")
     _peer(manifest.authority, f"{where}: authority")
 
 
@@ -281,7 +284,8 @@ def check_rounds(rules: RoundRules, where: str) -> None:
         ("start_workers", 1),
         ("bytes_per_s_min", 1),
     ):
-        _require(getattr(rules, key) >= least, f"{key} = {getattr(rules, key)}", where, f"at least {least}")
+        value = getattr(rules, key)
+        _require(least <= value <= COUNT_MAX, f"{key} = {value}", where, f"{least} to {COUNT_MAX}")
     _require(1 <= rules.owners_max <= 4096, f"owners_max = {rules.owners_max}", where, "1 to 4096")
     _require(2 <= rules.keep_rounds <= 1000, f"keep_rounds = {rules.keep_rounds}", where, "2 to 1000")
     _require(rules.late in ("carry", "drop"), f"late = {rules.late!r}", where, "'carry' or 'drop'")
@@ -300,15 +304,13 @@ def check_membership(rules: MembershipRules, where: str) -> None:
     known = ("open", "token", "allowlist")
     _require(rules.policy in known, f"policy = {rules.policy!r}", where, f"one of {', '.join(known)}")
     _require(len(rules.witnesses) > 0, "no witnesses", where, "the coordinator's peer id at least")
+    _require(
+        len(set(rules.witnesses)) == len(rules.witnesses), "a witness is named twice", where, "once each"
+    )
     for peer in (*rules.witnesses, *rules.allow):
         _peer(peer, where)
     if rules.policy == "token":
-        _require(
-            len(rules.token_key) == 64,
-            f"token_key = {rules.token_key!r}",
-            where,
-            "a public key, 64 hex digits",
-        )
+        _hex(rules.token_key, f"token_key = {rules.token_key!r}", where, "a public key, 64 hex digits")
 
 
 def _peer(peer: str, where: str) -> None:

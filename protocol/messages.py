@@ -114,6 +114,14 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Leader of a later view to members: promise it to me. Keeps the members in one view."""
+
+    round: int
+    view: int
+
+
+@dataclass(frozen=True, slots=True)
 class Promise:
     """Member to the leader of a view: no vote of mine below it; this is what I accepted last."""
 
@@ -185,6 +193,7 @@ Message = (
     | Reduced
     | Propose
     | Vote
+    | Prepare
     | Promise
     | Commits
     | AskCommits

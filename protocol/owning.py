@@ -39,15 +39,17 @@ class Owning:
     parts: dict[int, OwnedPart] = field(default_factory=dict)
     cut: Cut | None = None
 
-    def plan(self, plan: Plan, held: Collection[Digest]) -> None:
-        """Take over the columns of a plan. One that is known already stays as it is."""
+    def plan(self, plan: Plan, held: Collection[Digest]) -> bool:
+        """Take over the columns of a plan; whether one was new. A known one stays as it is."""
+        new = False
         peers = [participant.peer for participant in plan.participants]
         for column in plan.columns:
             known = self.parts.get(column.part)
             if known is None or known.revision < plan.revision:
                 owned = OwnedPart(column.part, plan.revision, dict(zip(peers, column.blobs, strict=True)))
                 owned.arrived = {peer for peer, ref in owned.column.items() if ref.digest in held}
-                self.parts[column.part] = owned
+                self.parts[column.part], new = owned, True
+        return new
 
     def arrived(self, digest: Digest) -> None:
         for owned in self.parts.values():

@@ -57,7 +57,6 @@ class Peer:
     progress: int
     mine: e.Trained | None
     answered: set[PeerId]
-    leavers: set[PeerId]
     # of the view in progress, set by rounds.start_view
     view: int
     leading: Leading | None
@@ -84,6 +83,7 @@ class Peer:
         self.heard: dict[PeerId, int] = {}
         self.lost: set[PeerId] = set()
         self.joiners: dict[PeerId, tuple[Role, int]] = {}
+        self.leavers: set[PeerId] = set()
         self.found: tuple[PeerId, ...] = ()
         self.now_ms = 0
         self.out: list[a.Action] = []
@@ -239,6 +239,7 @@ _IN_ROUND: dict[type, Callable[[Peer, PeerId, Any], None]] = {
     m.Reduced: leader.on_reduced,
     m.Vote: leader.on_vote,
     m.Waiting: rounds.on_waiting,
+    m.Prepare: rounds.on_prepare,
     m.Plan: owner.on_plan,
     m.Cut: owner.on_cut,
     m.Propose: voter.on_propose,

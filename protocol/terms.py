@@ -11,9 +11,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from atoll.protocol.ids import Digest, PeerId, digest_of
-from atoll.protocol.ledger import Body, Kind, Ledger, Member, Role, majority
-from atoll.protocol.manifest import Assignment, RoundRules
+from atoll.protocol.errors import RemoteProtocolError
+from atoll.protocol.ids import Digest, PeerId, digest_of, public_key_of
+from atoll.protocol.ledger import MEMBERS_MAX, Body, Contributor, Kind, Ledger, Member, Role, majority
+from atoll.protocol.manifest import Assignment, Manifest, RoundRules
 
 
 def by_hash(parent: Digest, peers: Collection[PeerId], purpose: str) -> list[PeerId]:
@@ -31,6 +32,7 @@ class Terms:
     rules: RoundRules
     assignment: Assignment
     part_bytes: tuple[int, ...]
+    witnesses: frozenset[str] = frozenset()
 
     @cached_property
     def voters(self) -> tuple[PeerId, ...]:
@@ -104,17 +106,23 @@ def next_members(
 ) -> tuple[Member, ...]:
     """The members of the next round: those that were not silent for too long, and who asked to join.
 
-    A joiner's weight starts after its probation, except before the first update, when nobody is ahead.
+    Those that are here are always a majority of the next members: else the silent ones go at once, the
+    longest silent first, because the round after could not be agreed on. A joiner's weight starts after its
+    probation, except before the first update, when nobody is ahead.
     """
     rules, kept = terms.rules, []
     for member in terms.members:
         missed = 0 if member.peer in heard else member.missed + 1
         if member.peer not in leaving and missed <= rules.missed_max:
             kept.append(Member(member.peer, member.role, member.weight_from, missed))
+    kept.sort(key=lambda member: (member.missed, member.peer))
+    here = sum(member.missed == 0 for member in kept)
+    del kept[max(here, 2 * here - 1) :]
     started = terms.updates > 0 or kind is Kind.UPDATE
     since = terms.round + 1 + (rules.probation_rounds if started else 0)
     known = set(terms.voters)
-    kept += [Member(peer, role, since) for peer, role in joiners.items() if peer not in known]
+    joining = [Member(peer, role, since) for peer, role in sorted(joiners.items()) if peer not in known]
+    kept += joining[: max(0, MEMBERS_MAX - len(kept))]
     return tuple(sorted(kept, key=lambda member: member.peer))
 
 
@@ -129,14 +137,14 @@ def objection(terms: Terms, body: Body, anchor: Digest) -> str | None:
 
 def _membership_objection(terms: Terms, body: Body) -> str | None:
     peers = [member.peer for member in body.members]
-    if not peers or peers != sorted(set(peers)):
-        return "the next members are empty, unordered or repeated"
+    if not peers or peers != sorted(set(peers)) or len(peers) > MEMBERS_MAX:
+        return "the next members are empty, unordered, repeated or too many"
     now = {member.peer: member for member in terms.members}
     for member in body.members:
         was = now.get(member.peer)
         if was is None:
-            if member.weight_from <= terms.round or member.missed:
-                return f"{member.peer} joins with a past"
+            if reason := _joiner_objection(terms, member):
+                return reason
         elif (member.role, member.weight_from) != (was.role, was.weight_from):
             return f"{member.peer} changed its role or weight"
         elif member.missed not in (0, was.missed + 1):
@@ -144,22 +152,43 @@ def _membership_objection(terms: Terms, body: Body) -> str | None:
     return None
 
 
-def _update_objection(terms: Terms, body: Body) -> str | None:
-    peers = [contributor.peer for contributor in body.contributors]
-    if body.kind is not Kind.UPDATE:
-        return "a skip with contributions" if peers or body.blobs else None
+def _joiner_objection(terms: Terms, member: Member) -> str | None:
+    try:
+        public_key_of(member.peer)
+    except RemoteProtocolError as error:
+        return str(error)
+    if member.weight_from <= terms.round or member.missed:
+        return f"{member.peer} joins with a past"
+    if member.role is Role.WITNESS and member.peer not in terms.witnesses:
+        return f"{member.peer} is no witness of the manifest"
+    return None
+
+
+def contributors_objection(terms: Terms, contributors: Sequence[Contributor]) -> str | None:
+    """Why these may not be the contributors of an update of this round, or None."""
+    peers = [contributor.peer for contributor in contributors]
     if len(set(peers)) != len(peers) or not terms.eligible.issuperset(peers):
         return "a contributor is repeated or may not contribute"
     if len(peers) < terms.quorum:
         return f"{len(peers)} contributions, {terms.quorum} are the quorum"
-    if any(not 0 < c.weight <= min(c.tokens, terms.assignment.tokens) for c in body.contributors):
+    if any(not 0 < c.weight <= min(c.tokens, terms.assignment.tokens) for c in contributors):
         return "a weight is not within what was assigned"
+    return None
+
+
+def _update_objection(terms: Terms, body: Body) -> str | None:
+    if body.kind is Kind.SKIP:
+        return "a skip with contributions" if body.contributors or body.blobs else None
+    if body.kind is not Kind.UPDATE:
+        return f"nobody may propose a commit of kind {body.kind.name.lower()} yet"
+    if reason := contributors_objection(terms, body.contributors):
+        return reason
     if tuple(ref.size for ref in body.blobs) != terms.part_bytes:
         return "the update's parts have other sizes than the codec gives"
     return None
 
 
-def terms_of(ledger: Ledger, rules: RoundRules, assignment: Assignment, part_bytes: Sequence[int]) -> Terms:
+def terms_of(ledger: Ledger, manifest: Manifest, part_bytes: Sequence[int]) -> Terms:
     """The terms of the round after the ledger's last commit."""
     return Terms(
         run_id=ledger.genesis.run_id,
@@ -167,7 +196,8 @@ def terms_of(ledger: Ledger, rules: RoundRules, assignment: Assignment, part_byt
         parent=ledger.head,
         members=ledger.members,
         updates=ledger.updates,
-        rules=rules,
-        assignment=assignment,
+        rules=manifest.rounds,
+        assignment=manifest.assignment,
         part_bytes=tuple(part_bytes),
+        witnesses=frozenset(manifest.membership.witnesses),
     )

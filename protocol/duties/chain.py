@@ -92,10 +92,13 @@ def on_ask_commits(peer: Peer, sender: PeerId, ask: m.AskCommits) -> None:
 
 def on_commits(peer: Peer, sender: PeerId, message: m.Commits) -> None:
     before = peer.ledger.height
+    if message.commits and message.commits[0].body.round > before + 1:
+        return ask_new(peer, sender)
     if fault := adopt(peer, message.commits):
         peer.refuse(sender, fault)
     elif message.height > peer.ledger.height > before:
         peer.tell(sender, m.AskCommits(peer.round))
+    return None
 
 
 # ---- states -------------------------------------------------------------------------------------
@@ -145,12 +148,15 @@ def on_join(peer: Peer, sender: PeerId, join: m.Join) -> None:
     rules = peer.config.manifest.membership
     if reason := refusal(rules, peer.terms.run_id, sender, join.role, join.token):
         return peer.refuse(sender, reason)
+    peer.leavers.discard(sender)
     if sender not in peer.terms.voters and (sender in peer.joiners or len(peer.joiners) < JOINERS_MAX):
         peer.joiners[sender] = (join.role, peer.now_ms)
     return None
 
 
 def on_leave(peer: Peer, sender: PeerId, leave: m.Leave) -> None:
+    if abs(leave.round - peer.round) > 1:
+        return  # of long ago: it may have come back since
     peer.joiners.pop(sender, None)
     if sender in peer.terms.voters:
         peer.leavers.add(sender)

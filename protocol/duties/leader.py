@@ -12,6 +12,7 @@ from atoll.protocol.duties import chain, rounds
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading, Wait, decide
 from atoll.protocol.ledger import Body, Commit, Kind, Role, vote_message
+from atoll.protocol.terms import objection
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
@@ -101,10 +102,13 @@ def on_offer(peer: Peer, sender: PeerId, offer: m.Offer) -> None:
 def on_promise(peer: Peer, sender: PeerId, promise: m.Promise) -> None:
     if not rounds.follow(peer, promise.view) or peer.leading is None:
         return
-    accepted = promise.accepted
-    if accepted is not None and (accepted[0] >= promise.view or accepted[1].round != peer.round):
-        peer.refuse(sender, "a promise that accepted what it could not have")
-        return
+    accepted, anchor = promise.accepted, peer.catchup.anchor
+    if accepted is not None:
+        if not peer.ready or anchor is None:
+            return  # cannot be judged yet; it is repeated
+        if accepted[0] >= promise.view or objection(peer.terms, accepted[1], anchor):
+            peer.refuse(sender, "a promise that accepted what it could not have")
+            return
     peer.leading.promises[sender] = accepted
 
 

@@ -8,7 +8,7 @@ from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.duties import rounds
 from atoll.protocol.ids import PeerId
-from atoll.protocol.ledger import Contributor
+from atoll.protocol.terms import contributors_objection
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
@@ -33,12 +33,12 @@ def on_plan(peer: Peer, sender: PeerId, plan: m.Plan) -> None:
     if reason := _plan_objection(peer, plan):
         peer.refuse(peer.leader, reason)
         return
-    if not peer.planned:
-        peer.planned = True
-        rounds.bear(peer)
+    if peer.owning.plan(plan, peer.held):
         peer.timer("hold", peer.terms.deadline_ms // 4)
         peer.why = f"exchange among {len(plan.participants)}"
-    peer.owning.plan(plan, peer.held)
+        if not peer.planned:
+            peer.planned = True
+            rounds.bear(peer)
 
 
 def _plan_objection(peer: Peer, plan: m.Plan) -> str | None:
@@ -48,20 +48,13 @@ def _plan_objection(peer: Peer, plan: m.Plan) -> str | None:
             return "a column of the plan does not fit its participants"
         if any(ref.size != sizes[column.part] for ref in column.blobs):
             return "a column of the plan has parts of other sizes than the codec gives"
-    return _peers_objection(peer, plan.participants)
-
-
-def _peers_objection(peer: Peer, contributors: tuple[Contributor, ...]) -> str | None:
-    peers = [contributor.peer for contributor in contributors]
-    if len(set(peers)) != len(peers) or not peer.terms.eligible.issuperset(peers):
-        return "a participant is repeated or may not contribute"
-    return None
+    return contributors_objection(peer.terms, plan.participants)
 
 
 def on_cut(peer: Peer, sender: PeerId, cut: m.Cut) -> None:
     if not rounds.obey(peer, sender, cut.view):
         return
-    if reason := _peers_objection(peer, cut.contributors):
+    if reason := contributors_objection(peer.terms, cut.contributors):
         peer.refuse(peer.leader, reason)
     elif peer.owning.cut is None or cut.revision > peer.owning.cut.revision:
         peer.owning.cut = cut

@@ -61,9 +61,11 @@ def _to_leader(peer: Peer) -> None:
 def _as_leader(peer: Peer) -> None:
     """Repeat the stage in progress; while there is none, say what is waited for."""
     lead = peer.leading
-    if lead is None or not peer.ready or not lead.may_propose:
+    if lead is None or not peer.ready:
         return
-    if lead.exchange is None and lead.body is None:
+    if not lead.may_propose:
+        rounds.prepare(peer)
+    elif lead.exchange is None and lead.body is None:
         peer.post(
             [
                 (

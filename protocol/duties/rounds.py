@@ -29,10 +29,11 @@ def enter_round(peer: Peer) -> None:
     rules, height = peer.rules, peer.ledger.height
     parts = parts_of(peer.ledger.members, height + 1, rules.owners_max)
     sizes = peer.config.part_bytes(parts)
-    peer.terms = terms_of(peer.ledger, rules, peer.config.manifest.assignment, sizes)
+    peer.terms = terms_of(peer.ledger, peer.config.manifest, sizes)
     peer.since_ms, peer.asked_ms = peer.now_ms, peer.now_ms - rules.retry_ms
     peer.retries = peer.hops = peer.progress = 0
-    peer.mine, peer.answered, peer.leavers = None, set(), set()
+    peer.mine, peer.answered = None, set()
+    peer.leavers.intersection_update(peer.terms.voters)
     peer.fetching.clear()
     kept = peer.round - rules.keep_rounds
     peer.held = {digest: round_ for digest, round_ in peer.held.items() if round_ >= kept}
@@ -74,8 +75,16 @@ def enter_view(peer: Peer, view: int) -> None:
     peer.saved.promised = (peer.round, view)
     start_view(peer, view)
     peer.why = f"view {view}: {short(peer.leader)} leads"
+    prepare(peer)
     promise(peer)
     offer(peer)
+
+
+def prepare(peer: Peer) -> None:
+    """A leader that lacks promises calls for them, so that members in other views come to this one."""
+    if peer.leading is not None and not peer.leading.may_propose:
+        others = tuple(voter for voter in peer.terms.voters if voter != peer.me)
+        peer.post([(others, m.Prepare(peer.round, peer.view))])
 
 
 def promise(peer: Peer) -> None:
@@ -106,8 +115,9 @@ def obey(peer: Peer, sender: PeerId, view: int) -> bool:
     if sender != peer.terms.leader(view):
         peer.refuse(sender, f"you do not lead view {view} of round {peer.round}")
         return False
-    if view < peer.view:
-        peer.refuse(sender, f"I promised view {peer.view}")
+    if view < peer.view:  # no fault: it does not know yet
+        if sender != peer.me:
+            peer.tell(sender, m.Alive(peer.round, peer.view, peer.progress))
         return False
     return follow(peer, view)
 
@@ -138,6 +148,10 @@ def on_deadline(peer: Peer) -> None:
 
 def on_alive(peer: Peer, sender: PeerId, alive: m.Alive) -> None:
     follow(peer, alive.view)
+
+
+def on_prepare(peer: Peer, sender: PeerId, prepare: m.Prepare) -> None:
+    obey(peer, sender, prepare.view)
 
 
 def on_waiting(peer: Peer, sender: PeerId, waiting: m.Waiting) -> None:

@@ -79,6 +79,8 @@ def encode(message: m.Message) -> bytes:
                     view=message.view, body_digest=digest_bytes(message.body), signature=message.signature
                 )
             )
+        case m.Prepare():
+            out.prepare.CopyFrom(wire.Prepare(view=message.view))
         case m.Promise():
             out.promise.CopyFrom(_promise(message))
         case m.Commits():
@@ -203,6 +205,7 @@ _READERS: dict[str, Callable[[int, Any], m.Message]] = {
     "propose": _read_propose,
     "vote": lambda r, v: m.Vote(r, v.view, digest_from_bytes(v.body_digest), v.signature),
     "promise": _read_promise,
+    "prepare": lambda r, p: m.Prepare(r, p.view),
     "commits": _read_commits,
     "ask_commits": lambda r, a: m.AskCommits(r),
     "join": _read_join,

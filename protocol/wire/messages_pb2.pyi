@@ -247,6 +247,12 @@ class Promise(_message.Message):
     accepted_body: bytes
     def __init__(self, view: _Optional[int] = ..., accepted: _Optional[bool] = ..., accepted_view: _Optional[int] = ..., accepted_body: _Optional[bytes] = ...) -> None: ...
 
+class Prepare(_message.Message):
+    __slots__ = ("view",)
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    def __init__(self, view: _Optional[int] = ...) -> None: ...
+
 class Commits(_message.Message):
     __slots__ = ("commits", "height")
     COMMITS_FIELD_NUMBER: _ClassVar[int]
@@ -292,7 +298,7 @@ class Refuse(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Message(_message.Message):
-    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse")
+    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse", "prepare")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     ALIVE_FIELD_NUMBER: _ClassVar[int]
@@ -311,6 +317,7 @@ class Message(_message.Message):
     ASK_STATE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REFUSE_FIELD_NUMBER: _ClassVar[int]
+    PREPARE_FIELD_NUMBER: _ClassVar[int]
     round: int
     offer: Offer
     alive: Alive
@@ -329,7 +336,8 @@ class Message(_message.Message):
     ask_state: AskState
     state: State
     refuse: Refuse
-    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ...) -> None: ...
+    prepare: Prepare
+    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ...) -> None: ...
 
 class PeerRecord(_message.Message):
     __slots__ = ("run_id", "public_key", "sequence", "direct", "certificate_digest", "multiaddrs", "role", "agent")
