@@ -14,7 +14,7 @@ PeerId = NewType("PeerId", str)
 Digest = NewType("Digest", str)
 """SHA-256 as 64 hexadecimal digits."""
 
-NOTHING = Digest("00" * 32)
+REASON_MAX = 500
 _PEER_PREFIX = b"\x00\x24\x08\x01\x12\x20"
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
@@ -69,6 +69,11 @@ def public_key_of(peer: str) -> bytes:
 def short(peer: str) -> str:
     """The last eight letters: enough to tell peers apart in a log line."""
     return peer[-8:]
+
+
+def readable(text: str) -> str:
+    """Somebody's words, safe to print and to pass on: bounded, one line, no control characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:REASON_MAX])
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ class Leading:
         elif tuple(ref.size for ref in offer.parts) != self.terms.part_bytes:
             self.rejected[sender] = "its parts have other sizes than the codec gives"
         elif min(offer.tokens, offer.steps) > 0:
+            self.rejected.pop(sender, None)
             self.offers[sender] = offer
         if self.quorum_ms is None and len(self.offers) >= self.terms.quorum:
             self.quorum_ms = now_ms
@@ -299,15 +300,15 @@ class Leading:
         return tuple(Rejection(peer, reason) for peer, reason in sorted(reasons.items()))
 
     def propose(self, receivers: Collection[PeerId]) -> Outbox:
-        """The body, with who surely holds each of its blobs."""
+        """The body, with who holds its blobs: the owners, or whoever accepted or contributed to it before."""
         body = self.body
         assert body is not None
         exchange = self.exchange
-        if exchange is not None and body.kind is Kind.UPDATE and len(exchange.owners) == len(body.blobs):
-            holders: tuple[PeerId, ...] = tuple(exchange.owners)
+        if exchange is not None and body.kind is Kind.UPDATE:
+            holders, by_part = tuple(exchange.owners), True
         else:
-            holders = tuple(
-                sorted(p for p, accepted in self.promises.items() if accepted and accepted[1] == body)
-            )
-        message = Propose(self.terms.round, self.view, body, holders)
+            accepted = sorted(p for p, promise in self.promises.items() if promise and promise[1] == body)
+            anybody = dict.fromkeys((*accepted, *(c.peer for c in body.contributors)))
+            holders, by_part = tuple(anybody), False
+        message = Propose(self.terms.round, self.view, body, holders, by_part)
         return [(tuple(sorted(receivers)), message)] if receivers else []

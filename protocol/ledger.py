@@ -184,7 +184,7 @@ class Ledger:
             raise RemoteProtocolError(f"commit {body.round} has more votes than members")
         for peer, signature in commit.votes:
             if peer not in voters:
-                raise RemoteProtocolError(f"commit {body.round}: {peer} is no member, or voted twice")
+                raise RemoteProtocolError(f"commit {body.round}: {peer[:60]!r} is no member, or voted twice")
             if not signer.verify(peer, message, signature):
                 raise RemoteProtocolError(f"commit {body.round}: the vote of {peer} is not signed by it")
             voters.discard(peer)

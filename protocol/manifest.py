@@ -220,7 +220,7 @@ def parse(raw: object, where: str) -> Manifest:
             data=dict(raw["data"]),
             inner=dict(raw["inner"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ConfigError(f"missing or malformed: {error}", where) from None
     check(manifest, where)
     return manifest

@@ -95,12 +95,16 @@ class Reduced:
 
 @dataclass(frozen=True, slots=True)
 class Propose:
-    """Leader to members: vote for this body once you hold its blobs."""
+    """Leader to members: vote for this body once you hold its blobs.
+
+    `holders` have them: all of them, or, `by_part`, each the blob of its place.
+    """
 
     round: int
     view: int
     body: Body
     holders: tuple[PeerId, ...] = ()
+    by_part: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.catchup import Catchup, rotated
 from atoll.protocol.duties import chain, leader, owner, repeat, rounds, voter, worker
-from atoll.protocol.ids import BlobRef, Digest, PeerId
+from atoll.protocol.ids import BlobRef, Digest, PeerId, readable
 from atoll.protocol.keys import Signer
 from atoll.protocol.leading import Leading, Outbox
 from atoll.protocol.ledger import Body, Ledger, Role
@@ -66,6 +66,7 @@ class Peer:
     reported: dict[int, m.Held]
     planned: bool
     plan_ms: int | None
+    view_ms: int
     stage_ms: int
     patience_end_ms: int
     fetch_failures: int
@@ -169,6 +170,7 @@ class Peer:
 
     def refuse(self, sender: PeerId, reason: str) -> None:
         """Count a peer's fault, and tell it."""
+        reason = readable(reason)
         self.out.append(a.Rejected(sender, reason))
         if sender != self.me:
             self.tell(sender, m.Refuse(self.round, reason))

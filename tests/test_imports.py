@@ -37,7 +37,7 @@ SIBLINGS = {
 ONLY_IN = {
     "hivemind": {"node/dht.py"},
     "cryptography": {"protocol/keys.py", "node/identity.py"},
-    "grpc": {"node/direct.py", "node/admin.py", "cli/admin.py"},
+    "grpc": {"node/direct.py", "node/admin.py", "node/serve.py", "coordinator/control.py", "cli/admin.py"},
 }
 
 

@@ -12,7 +12,11 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 WIRE = ("atoll/protocol/wire/messages.proto",)
-SERVICES = ("atoll/node/rpc/peer.proto", "atoll/node/rpc/admin.proto")
+SERVICES = (
+    "atoll/node/rpc/peer.proto",
+    "atoll/node/rpc/admin.proto",
+    "atoll/coordinator/rpc/control.proto",
+)
 
 
 def generate(out: Path) -> None:

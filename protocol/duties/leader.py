@@ -70,10 +70,17 @@ def _joiners(peer: Peer) -> dict[PeerId, Role]:
 def _propose_new(peer: Peer, lead: Leading, kind: Kind, reason: str) -> None:
     assert peer.catchup.anchor is not None
     lead.leaving |= peer.leavers
-    since_ms = peer.now_ms - peer.rules.lease_ms
-    heard = {who for who, at_ms in peer.heard.items() if at_ms >= since_ms and who not in peer.lost}
-    body = lead.make_body(kind, peer.catchup.anchor, heard | {peer.me}, _joiners(peer))
+    body = lead.make_body(kind, peer.catchup.anchor, _here(peer) | {peer.me}, _joiners(peer))
     _propose(peer, lead, body, reason)
+
+
+def _here(peer: Peer) -> set[PeerId]:
+    """The members whose lease holds. Who has not led for a whole lease cannot tell silence from calm."""
+    since_ms = peer.now_ms - peer.rules.lease_ms
+    listened = peer.view_ms <= since_ms
+    return {
+        who for who in peer.terms.voters if not listened or peer.heard.get(who, since_ms - 1) >= since_ms
+    } - peer.lost
 
 
 def _propose(peer: Peer, lead: Leading, body: Body, reason: str) -> None:

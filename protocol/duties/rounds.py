@@ -53,7 +53,7 @@ def start_view(peer: Peer, view: int) -> None:
     leads = peer.is_member and peer.leader == peer.me
     peer.leading = Leading(peer.terms, view, peer.since_ms) if leads else None
     peer.owning = Owning(peer.round, view, len(peer.terms.part_bytes))
-    peer.stage_ms = peer.now_ms
+    peer.stage_ms = peer.view_ms = peer.now_ms
     bear(peer)
     if peer.is_member:
         peer.timer("deadline", peer.terms.patience_ms(view))

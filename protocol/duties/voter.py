@@ -44,10 +44,10 @@ def react(peer: Peer) -> None:
 
 
 def _holders(peer: Peer, proposal: m.Propose, part: int) -> tuple[PeerId, ...]:
-    """The owner of the part, where the leader named owners; else whoever accepted the body before."""
+    """Whom to ask for a part: its owner, or whoever accepted the body before; at last the leader."""
     holders = proposal.holders
-    if len(holders) == len(proposal.body.blobs):
-        holders = (holders[part],)
+    if proposal.by_part:
+        holders = holders[part : part + 1]
     return tuple(holder for holder in dict.fromkeys((*holders, peer.leader)) if holder != peer.me)
 
 

@@ -10,7 +10,7 @@ from typing_extensions import assert_never
 
 from atoll.protocol import messages as m
 from atoll.protocol.errors import RemoteProtocolError
-from atoll.protocol.ids import BlobRef, PeerId, digest_bytes, digest_from_bytes
+from atoll.protocol.ids import BlobRef, PeerId, digest_bytes, digest_from_bytes, readable
 from atoll.protocol.ledger import (
     MEMBERS_MAX,
     Contributor,
@@ -27,7 +27,6 @@ from atoll.protocol.wire import messages_pb2 as wire
 
 MESSAGE_BYTES_MAX = 1 << 20
 COMMITS_MAX = 256
-REASON_BYTES_MAX = 500
 ROUND_MAX = 1 << 48
 
 
@@ -71,7 +70,12 @@ def encode(message: m.Message) -> bytes:
             )
         case m.Propose():
             out.propose.CopyFrom(
-                wire.Propose(view=message.view, body=message.body.encoded, holders=message.holders)
+                wire.Propose(
+                    view=message.view,
+                    body=message.body.encoded,
+                    holders=message.holders,
+                    by_part=message.by_part,
+                )
             )
         case m.Vote():
             out.vote.CopyFrom(
@@ -155,11 +159,6 @@ def _contributors(contributors: Any) -> tuple[Contributor, ...]:
     return contributors_from_wire(contributors)
 
 
-def _reason(text: str) -> str:
-    """A peer's words, safe to print: bounded, one line, no control characters."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:REASON_BYTES_MAX])
-
-
 def _read_offer(round_: int, o: wire.Offer) -> m.Offer:
     return m.Offer(round_, o.view, digest_from_bytes(o.anchor), o.tokens, o.steps, _refs(o.parts), o.leaving)
 
@@ -172,7 +171,7 @@ def _read_plan(round_: int, p: wire.Plan) -> m.Plan:
 
 
 def _read_propose(round_: int, p: wire.Propose) -> m.Propose:
-    return m.Propose(round_, p.view, body_from_bytes(p.body), _peers(p.holders))
+    return m.Propose(round_, p.view, body_from_bytes(p.body), _peers(p.holders), p.by_part)
 
 
 def _read_promise(round_: int, p: wire.Promise) -> m.Promise:
@@ -197,7 +196,7 @@ def _read_join(round_: int, j: wire.Join) -> m.Join:
 _READERS: dict[str, Callable[[int, Any], m.Message]] = {
     "offer": _read_offer,
     "alive": lambda r, a: m.Alive(r, a.view, a.steps),
-    "waiting": lambda r, w: m.Waiting(r, w.view, _reason(w.reason)),
+    "waiting": lambda r, w: m.Waiting(r, w.view, readable(w.reason)),
     "plan": _read_plan,
     "held": lambda r, h: m.Held(r, h.view, h.part, _peers(h.peers)),
     "cut": lambda r, c: m.Cut(r, c.view, c.revision, _contributors(c.contributors)),
@@ -209,8 +208,8 @@ _READERS: dict[str, Callable[[int, Any], m.Message]] = {
     "commits": _read_commits,
     "ask_commits": lambda r, a: m.AskCommits(r),
     "join": _read_join,
-    "leave": lambda r, v: m.Leave(r, _reason(v.reason)),
+    "leave": lambda r, v: m.Leave(r, readable(v.reason)),
     "ask_state": lambda r, a: m.AskState(r),
     "state": lambda r, s: m.State(r, digest_from_bytes(s.anchor), _refs(s.blobs)),
-    "refuse": lambda r, x: m.Refuse(r, _reason(x.reason)),
+    "refuse": lambda r, x: m.Refuse(r, readable(x.reason)),
 }

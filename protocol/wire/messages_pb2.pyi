@@ -216,14 +216,16 @@ class Reduced(_message.Message):
     def __init__(self, view: _Optional[int] = ..., revision: _Optional[int] = ..., part: _Optional[int] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
 
 class Propose(_message.Message):
-    __slots__ = ("view", "body", "holders")
+    __slots__ = ("view", "body", "holders", "by_part")
     VIEW_FIELD_NUMBER: _ClassVar[int]
     BODY_FIELD_NUMBER: _ClassVar[int]
     HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    BY_PART_FIELD_NUMBER: _ClassVar[int]
     view: int
     body: bytes
     holders: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, view: _Optional[int] = ..., body: _Optional[bytes] = ..., holders: _Optional[_Iterable[str]] = ...) -> None: ...
+    by_part: bool
+    def __init__(self, view: _Optional[int] = ..., body: _Optional[bytes] = ..., holders: _Optional[_Iterable[str]] = ..., by_part: _Optional[bool] = ...) -> None: ...
 
 class Vote(_message.Message):
     __slots__ = ("view", "body_digest", "signature")

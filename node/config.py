@@ -1,0 +1,31 @@
+"""What a node is told by whoever starts it. Frozen, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from atoll.protocol.ledger import Role
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """`listen` is the direct gRPC address ("" for none: libp2p only); `dht_listen` and `bootstrap` are
+    multiaddrs; `data` replaces the manifest's data source on this machine; `evaluate_windows` > 0 evaluates
+    the held-out loss after each update; `linger_s` is how long to serve others after the run is over;
+    `metrics` is where Prometheus may ask ("" for nowhere).
+    """
+
+    state_dir: Path
+    role: Role = Role.WORKER
+    listen: str = "127.0.0.1:0"
+    dht_listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
+    bootstrap: tuple[str, ...] = ()
+    secret: bytes = b""
+    threads: int = 1
+    device: str = "cpu"
+    data: str = ""
+    evaluate_windows: int = 0
+    linger_s: float = 600.0
+    metrics: str = ""
+    blob_budget_bytes: int = 4 << 30

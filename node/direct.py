@@ -1,0 +1,390 @@
+"""Peers that reach each other directly: gRPC over TLS, both ends known by their Ed25519 peer id.
+
+The caller looks at the server's certificate, compares its digest with the server's signed record, and then
+trusts that certificate and no other. It proves itself by a signature (see `sessions.py`), and every later
+call carries the session. A server serves one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import ssl
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import grpc
+
+from atoll.node import transport
+from atoll.node.identity import CERTIFICATE_NAME, Identity
+from atoll.node.rpc.peer_pb2_grpc import PeerServicer, PeerStub, add_PeerServicer_to_server
+from atoll.node.sessions import UNKNOWN, Doorkeeper, answer
+from atoll.node.traffic import Kind, Traffic
+from atoll.node.transport import MESSAGE_BYTES_MAX, STALL_S, BlobSink, Host, Refused, Unreachable
+from atoll.protocol.envelope import Record
+from atoll.protocol.errors import ConfigError, RemoteProtocolError
+from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, peer_id
+from atoll.protocol.keys import Key
+from atoll.protocol.wire import messages_pb2 as wire
+
+SESSION_KEY = "session-bin"
+CONNECT_S = 3.0
+WRITE_STALL_S = 30.0
+LINKS_MAX = 64
+CALLS_MAX = 512
+"""Calls that a server works on at once; more are refused by gRPC itself."""
+
+_SIZES = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX + (1 << 20)),
+    ("grpc.max_metadata_size", 8 << 10),
+]
+_CALLER = [
+    *_SIZES,
+    ("grpc.keepalive_time_ms", 3000),
+    ("grpc.keepalive_timeout_ms", 3000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.ssl_target_name_override", CERTIFICATE_NAME),
+]
+_SERVER = [
+    *_SIZES,
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.http2.max_ping_strikes", 0),
+]
+_GONE = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.INTERNAL,
+)
+T = TypeVar("T")
+
+
+def framed(message_bytes: int) -> int:
+    """A message on the wire: 5 bytes of gRPC, and 25 per 16 KiB of HTTP/2 and TLS (measured by a proxy)."""
+    payload = message_bytes + 5
+    return payload + 25 * -(-payload // (16 << 10))
+
+
+CALL_SENT, CALL_RECEIVED = 130, 55
+"""What a call and its answer cost beside their messages on a channel in use (measured by a proxy)."""
+
+
+class DirectServer(PeerServicer):
+    """Serves a host to the callers who prove themselves."""
+
+    def __init__(self, identity: Identity, run_id: Digest, host: Host, traffic: Traffic) -> None:
+        self._host, self._run_id, self._traffic = host, run_id, traffic
+        self._door = Doorkeeper(identity.certificate, run_id)
+        self._pulls: Counter[PeerId] = Counter()
+        self._server = grpc.aio.server(options=_SERVER, maximum_concurrent_rpcs=CALLS_MAX)
+        self._credentials = grpc.ssl_server_credentials(
+            [(identity.certificate_key_pem, identity.certificate_pem)]
+        )
+        add_PeerServicer_to_server(self, self._server)
+        self.port = 0
+
+    async def start(self, listen: str) -> int:
+        """Listen on `host:port` and return the real port (0 asks for any); ConfigError if that cannot be."""
+        check_free(listen)
+        try:
+            self.port = self._server.add_secure_port(listen, self._credentials)
+        except RuntimeError:
+            raise ConfigError(f"cannot listen on {listen}", right="a free port of this machine") from None
+        await self._server.start()
+        return self.port
+
+    async def stop(self, grace_s: float = 0.5) -> None:
+        await self._server.stop(grace_s)
+
+    async def Greet(self, request: wire.Challenge, context: grpc.aio.ServicerContext) -> wire.Nonce:
+        return self._door.greet(request, time.monotonic())
+
+    async def Prove(self, request: wire.Proof, context: grpc.aio.ServicerContext) -> wire.Session:
+        return self._door.prove(request, time.monotonic())
+
+    async def Deliver(self, request: wire.Envelope, context: grpc.aio.ServicerContext) -> wire.Receipt:
+        caller = self._caller(context)
+        if caller is None:
+            return transport.refusal(UNKNOWN)
+        if len(request.public_key) != 32 or peer_id(request.public_key) != caller:
+            return transport.refusal("the envelope is not the caller's own")
+        self._traffic.received("control", caller, framed(request.ByteSize()) + CALL_SENT)
+        try:
+            receipt = await self._host.deliver(request)
+        except RemoteProtocolError as error:
+            receipt = transport.refusal(str(error))
+        self._traffic.sent("control", caller, framed(receipt.ByteSize()) + CALL_RECEIVED)
+        return receipt
+
+    async def Pull(self, request: wire.BlobRequest, context: grpc.aio.ServicerContext) -> None:
+        caller = self._caller(context)
+        blob = UNKNOWN if caller is None else transport.open_requested(self._host, request, self._run_id)
+        if caller is not None and self._pulls[caller] >= transport.PULLS_PER_PEER:
+            blob = f"{transport.PULLS_PER_PEER} pulls of yours are running"
+        if caller is None or isinstance(blob, str):
+            await context.write(wire.Chunk(refused=str(blob)))
+            return
+        self._traffic.received(blob.kind, caller, framed(request.ByteSize()) + CALL_SENT)
+        self._pulls[caller] += 1
+        try:
+            for chunk in transport.chunks(blob, request.offset):
+                await asyncio.wait_for(context.write(chunk), WRITE_STALL_S)
+                self._traffic.sent(blob.kind, caller, framed(chunk.ByteSize()))
+        except asyncio.TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the caller stopped reading")
+        finally:
+            self._pulls[caller] -= 1
+            if not self._pulls[caller]:
+                del self._pulls[caller]
+            self._traffic.sent(blob.kind, caller, CALL_RECEIVED)
+
+    def _caller(self, context: grpc.aio.ServicerContext) -> PeerId | None:
+        for name, value in context.invocation_metadata() or ():
+            if name == SESSION_KEY and isinstance(value, bytes):
+                return self._door.caller(value, time.monotonic())
+        return None
+
+
+class _Link:
+    """One channel to one peer at one address, made on first use, and the session on it."""
+
+    def __init__(self, record: Record) -> None:
+        self.record, self.users, self.retired = record, 0, False
+        self.token, self.answered = b"", False
+        self._channel: grpc.aio.Channel | None = None
+        self._opening = asyncio.Lock()
+
+    def serves(self, record: Record) -> bool:
+        return (self.record.direct, self.record.certificate) == (record.direct, record.certificate)
+
+    async def session(self, key: Key) -> tuple[PeerStub, list[tuple[str, bytes]]]:
+        """A stub and the metadata of a session on it; Refused if the server will have none."""
+        async with self._opening:
+            if self._channel is None:
+                self._channel = await self._dial()
+            stub = PeerStub(self._channel)
+            if not self.token:
+                self.token = await self._prove(stub, key)
+        return stub, [(SESSION_KEY, self.token)]
+
+    def forget(self, metadata: list[tuple[str, bytes]]) -> None:
+        """The server does not know this session (any more)."""
+        if self.token == metadata[0][1]:
+            self.token = b""
+
+    def lost(self, reason: str) -> Unreachable:
+        """The failure of a call. That this path had worked is told once: the next caller tries another."""
+        answered, self.answered = self.answered, False
+        return Unreachable(self.record.peer, reason, answered=answered)
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def _dial(self) -> grpc.aio.Channel:
+        reasons = []
+        for address in self.record.direct:
+            try:
+                der = await asyncio.wait_for(fetch_certificate(address), CONNECT_S)
+            except asyncio.TimeoutError:
+                reasons.append(f"{address}: no answer in {CONNECT_S:g} s")
+            except (OSError, ValueError) as error:
+                reasons.append(f"{address}: {error}")
+            else:
+                if hashlib.sha256(der).hexdigest() == self.record.certificate:
+                    roots = ssl.DER_cert_to_PEM_cert(der).encode()
+                    return grpc.aio.secure_channel(
+                        address, grpc.ssl_channel_credentials(roots), options=_CALLER
+                    )
+                reasons.append(f"{address}: its certificate is not the one in the peer's record")
+        raise self.lost("; ".join(reasons) or "its record names no direct address")
+
+    async def _prove(self, stub: PeerStub, key: Key) -> bytes:
+        record = self.record
+        assert record.certificate is not None
+        challenge = wire.Challenge(run_id=digest_bytes(record.run_id), public_key=key.public)
+        nonce = (await stub.Greet(challenge, timeout=CONNECT_S)).nonce
+        session = await stub.Prove(answer(key, record.certificate, nonce, record.run_id), timeout=CONNECT_S)
+        if not session.token:
+            raise Refused(record.peer, session.refused)
+        return bytes(session.token)
+
+
+class Direct:
+    """The calling side: one link for each peer, the least recently used ones closed."""
+
+    def __init__(self, key: Key, run_id: Digest, traffic: Traffic) -> None:
+        self._key, self._run_id, self._traffic = key, run_id, traffic
+        self._links: OrderedDict[PeerId, _Link] = OrderedDict()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def send(self, record: Record, envelope: wire.Envelope, timeout_s: float) -> wire.Receipt:
+        async with self._using(record) as link:
+            return await _bounded(link, self._deliver(link, envelope), timeout_s)
+
+    async def pull(
+        self,
+        record: Record,
+        ref: BlobRef,
+        sink: BlobSink,
+        *,
+        kind: Kind,
+        timeout_s: float,
+        stall_s: float = STALL_S,
+    ) -> None:
+        async with self._using(record) as link:
+            await _bounded(link, self._stream(link, ref, sink, kind, stall_s), timeout_s)
+
+    async def close(self) -> None:
+        for link in self._links.values():
+            self._retire(link, at_once=True)
+        self._links.clear()
+        await asyncio.gather(*self._closing)
+
+    async def _deliver(self, link: _Link, envelope: wire.Envelope) -> wire.Receipt:
+        peer, receipt = link.record.peer, transport.refusal(UNKNOWN)
+        for _ in range(2):
+            stub, metadata = await link.session(self._key)
+            self._traffic.sent("control", peer, framed(envelope.ByteSize()) + CALL_SENT)
+            receipt = await stub.Deliver(envelope, metadata=metadata)
+            self._traffic.received("control", peer, framed(receipt.ByteSize()) + CALL_RECEIVED)
+            link.answered = True
+            if receipt.accepted or receipt.reason != UNKNOWN:
+                break
+            link.forget(metadata)
+        return receipt
+
+    async def _stream(self, link: _Link, ref: BlobRef, sink: BlobSink, kind: Kind, stall_s: float) -> None:
+        for last_try in (False, True):
+            stub, metadata = await link.session(self._key)
+            request = transport.request_for(ref, sink, self._run_id)
+            self._traffic.sent(kind, link.record.peer, framed(request.ByteSize()) + CALL_SENT)
+            call = stub.Pull(request, metadata=metadata)
+            try:
+                await self._drain(call, link, sink, kind, stall_s)
+                return
+            except Refused as refused:
+                if refused.reason != UNKNOWN or last_try:
+                    raise
+                link.forget(metadata)
+            finally:
+                call.cancel()
+
+    async def _drain(
+        self,
+        call: grpc.aio.UnaryStreamCall,
+        link: _Link,
+        sink: BlobSink,
+        kind: Kind,
+        stall_s: float,
+    ) -> None:
+        peer, done = link.record.peer, False
+        self._traffic.received(kind, peer, CALL_RECEIVED)
+        while not done:
+            try:
+                chunk = await asyncio.wait_for(call.read(), stall_s)
+            except asyncio.TimeoutError:
+                raise link.lost(
+                    f"no chunk for {stall_s:g} s, {sink.received} of {sink.ref.size} bytes are here"
+                ) from None
+            if chunk is grpc.aio.EOF:
+                raise RemoteProtocolError(transport.cut_short(sink.ref, sink))
+            link.answered = True
+            self._traffic.received(kind, peer, framed(chunk.ByteSize()))
+            done = transport.absorb(peer, chunk, sink)
+
+    @asynccontextmanager
+    async def _using(self, record: Record) -> AsyncIterator[_Link]:
+        link = self._link(record)
+        link.users += 1
+        try:
+            yield link
+        finally:
+            link.users -= 1
+            if link.retired and not link.users:
+                self._retire(link)
+
+    def _link(self, record: Record) -> _Link:
+        """The peer's link, now the newest; a record with another address or certificate gets a new one."""
+        link = self._links.pop(record.peer, None)
+        if link is None or not link.serves(record):
+            if link is not None:
+                self._retire(link)
+            link = _Link(record)
+        self._links[record.peer] = link
+        idle = [peer for peer, other in self._links.items() if not other.users and other is not link]
+        for peer in idle[: max(0, len(self._links) - LINKS_MAX)]:
+            self._retire(self._links.pop(peer))
+        return link
+
+    def _retire(self, link: _Link, at_once: bool = False) -> None:
+        """Close a link once nobody uses it: closing a channel cancels the calls on it."""
+        link.retired = True
+        if at_once or not link.users:
+            task = asyncio.ensure_future(link.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+async def _bounded(link: _Link, work: Awaitable[T], timeout_s: float) -> T:
+    try:
+        return await asyncio.wait_for(work, timeout_s)
+    except asyncio.TimeoutError:
+        raise link.lost(f"not done in {timeout_s:g} s") from None
+    except grpc.aio.AioRpcError as error:
+        reason = transport.printable(error.details() or error.code().name)
+        if error.code() in _GONE:
+            raise link.lost(reason) from None
+        raise Refused(link.record.peer, reason) from None
+
+
+async def fetch_certificate(address: str) -> bytes:
+    """The DER certificate that a TLS server shows, not trusted yet."""
+    host, port = split_address(address)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    _, writer = await asyncio.open_connection(host, port, ssl=context)
+    try:
+        return writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
+    finally:
+        writer.transport.abort()
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port` or `[v6]:port`; ValueError otherwise."""
+    host, mark, port = address.rpartition(":")
+    if not mark or not host or not (port.isdecimal() and int(port) < 65536):
+        raise ValueError(f"not host:port: {address[:80]!r}")
+    return host.strip("[]"), int(port)
+
+
+def check_free(listen: str) -> None:
+    """ConfigError unless a server could listen on `host:port` now; gRPC itself only says that it failed."""
+    right = "host:port of this machine with a free port, or port 0 for any"
+    try:
+        host, port = split_address(listen)
+        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error), f"listen {listen}", right) from None
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(where)
+        except OSError as error:
+            raise ConfigError(f"port {port}: {error.strerror}", f"listen {listen}", right) from None

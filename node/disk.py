@@ -1,0 +1,271 @@
+"""A node's state directory: what must survive `kill -9`, each file written so that a torn write is seen.
+
+lock                       held while a node runs here
+manifest.bin               the signed manifest
+ledger.log                 certified commits, appended: length, SHA-256, bytes
+round.json                 promised, accepted and proposed in the round in progress
+results/<round>-<digest>   parts of updates, on disk before they are voted for
+state-<round>.safetensors  anchor and momentum after a round; the newest two
+local.safetensors          this peer's residual, of one round
+inner.safetensors          the trainer's inner optimiser
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from atoll.protocol import actions as a
+from atoll.protocol.errors import ConfigError, RemoteProtocolError
+from atoll.protocol.ids import BlobRef, Digest
+from atoll.protocol.keys import Signer
+from atoll.protocol.ledger import Body, Commit, Ledger, body_from_bytes, commit_from_bytes, commit_to_wire
+from atoll.protocol.manifest import SignedManifest, open_manifest
+from atoll.protocol.peer import Saved
+
+STATES_KEPT = 2
+_RECORD = struct.Struct("<I32s")
+
+
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
+    """The whole file or the old one: temporary file, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """Where the two blobs of a state lie in its safetensors file."""
+
+    path: Path
+    round: int
+    offsets: tuple[int, ...]
+
+
+class Disk:
+    """The state directory of one node in one run. One process at a time: ConfigError for a second."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            (folder / "results").mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / "lock").open("a")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError("another atoll process runs here", str(folder), "a folder of its own") from None
+        except OSError as error:
+            right = "a folder that this user can write"
+            raise ConfigError(error.strerror or str(error), str(folder), right) from None
+        self._log: Any = None
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        if self._log is not None:
+            self._log.close()
+        self._lock.close()
+
+    # ---- manifest -------------------------------------------------------------------------------
+
+    def save_manifest(self, signed: SignedManifest) -> None:
+        write_atomic(self.folder / "manifest.bin", signed.raw)
+
+    def load_manifest(self) -> SignedManifest | None:
+        """The manifest of the run whose state lies here, if there is one."""
+        path = self.folder / "manifest.bin"
+        try:
+            raw = path.read_bytes()
+            return open_manifest(raw, Digest(hashlib.sha256(raw).hexdigest()))
+        except FileNotFoundError:
+            return None
+        except (OSError, RemoteProtocolError) as error:
+            raise ConfigError(str(error), str(path), "the file as it was written") from None
+
+    # ---- who was here ---------------------------------------------------------------------------
+
+    def save_known(self, addresses: tuple[str, ...]) -> None:
+        write_atomic(self.folder / "known", "\n".join(addresses).encode())
+
+    def load_known(self) -> tuple[str, ...]:
+        path = self.folder / "known"
+        return tuple(path.read_text().split()) if path.exists() else ()
+
+    # ---- ledger and promises --------------------------------------------------------------------
+
+    def load_ledger(self, signed: SignedManifest, signer: Signer) -> Ledger:
+        """Read and verify the ledger; what a crash tore off at the end is cut away."""
+        path, ledger, good = self.folder / "ledger.log", Ledger(signed.genesis), 0
+        raw = path.read_bytes() if path.exists() else b""
+        for end, record in _records(raw):
+            try:
+                ledger.append(commit_from_bytes(record), signer)
+            except RemoteProtocolError as error:
+                raise ConfigError(str(error), str(path), "the ledger of this run") from None
+            good = end
+        self._log = path.open("ab")
+        self._log.truncate(good)
+        os.fsync(self._log.fileno())
+        return ledger
+
+    def load_saved(self, round_: int) -> Saved:
+        """What was promised, accepted and proposed in `round_`; nothing if the file is of another round."""
+        path = self.folder / "round.json"
+        if not path.exists():
+            return Saved()
+        try:
+            kept = json.loads(path.read_bytes())
+            if kept["round"] != round_:
+                return Saved()
+            return Saved(
+                (round_, kept["promised"]),
+                _voted(round_, kept["accepted"]),
+                _voted(round_, kept["proposed"]),
+            )
+        except (ValueError, KeyError, TypeError, RemoteProtocolError) as error:
+            raise ConfigError(f"damaged: {error}", str(path), "the file as it was written") from None
+
+    def persist(self, record: a.Record, saved: Saved) -> None:
+        """Bring one record to disk; `saved` is all that the peer has saved of its round."""
+        if isinstance(record, a.Committed):
+            self._append(record.commit)
+            return
+        kept = {
+            "round": record.round,
+            "promised": saved.promised[1] if saved.promised[0] == record.round else 0,
+        }
+        for name, voted in (("accepted", saved.accepted), ("proposed", saved.proposed)):
+            here = voted if voted is not None and voted[0] == record.round else None
+            kept[name] = here and {"view": here[1], "body": here[2].encoded.hex()}
+        write_atomic(self.folder / "round.json", json.dumps(kept).encode())
+
+    def _append(self, commit: Commit) -> None:
+        raw = commit_to_wire(commit).SerializeToString()
+        self._log.write(_RECORD.pack(len(raw), hashlib.sha256(raw).digest()) + raw)
+        self._log.flush()
+        os.fsync(self._log.fileno())
+
+    # ---- results --------------------------------------------------------------------------------
+
+    def save_result(self, round_: int, ref: BlobRef, data: bytes | memoryview) -> None:
+        path = self.folder / "results" / f"{round_}-{ref.digest}"
+        if not path.exists():
+            write_atomic(path, data)
+
+    def results(self) -> Iterator[tuple[int, BlobRef, Path]]:
+        """Every result on disk. Their digests are checked by whoever reads them."""
+        for path in sorted((self.folder / "results").iterdir()):
+            round_, _, digest = path.name.partition("-")
+            if path.suffix == ".tmp" or not round_.isdigit():
+                path.unlink()
+            else:
+                yield int(round_), BlobRef(Digest(digest), path.stat().st_size), path
+
+    def forget_results(self, before_round: int) -> None:
+        for round_, _, path in list(self.results()):
+            if round_ < before_round:
+                path.unlink(missing_ok=True)
+
+    # ---- states ---------------------------------------------------------------------------------
+
+    def save_state(self, round_: int, run_id: str, anchor: torch.Tensor, momentum: torch.Tensor) -> None:
+        """Keep a whole state, and of the older ones the newest."""
+        metadata = {"run": run_id, "round": str(round_)}
+        self._save(f"state-{round_}.safetensors", {"anchor": anchor, "momentum": momentum}, metadata)
+        for state in self.states()[STATES_KEPT:]:
+            state.path.unlink(missing_ok=True)
+
+    def states(self) -> list[StateFile]:
+        """The states on disk, newest first; files that cannot be read are passed over."""
+        found = []
+        for path in self.folder.glob("state-*.safetensors"):
+            with contextlib.suppress(ValueError, OSError, KeyError):
+                found.append(StateFile(path, int(path.stem.partition("-")[2]), _offsets(path)))
+        return sorted(found, key=lambda state: -state.round)
+
+    def save_local(self, round_: int, residual: torch.Tensor) -> None:
+        self._save("local.safetensors", {"residual": residual}, {"round": str(round_)})
+
+    def load_local(self, round_: int) -> torch.Tensor | None:
+        """The residual as it was after `round_`, or None if another or none is kept."""
+        path = self.folder / "local.safetensors"
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+                return file.get_tensor("residual") if file.metadata()["round"] == str(round_) else None
+        except (OSError, KeyError, safetensors.SafetensorError):
+            return None
+
+    def _save(self, name: str, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+        path = self.folder / name
+        temporary = path.with_name(name + ".tmp")
+        try:
+            save_file(tensors, temporary, metadata)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except safetensors.SafetensorError as error:
+            raise ConfigError(f"cannot write: {error}", str(path), "a disk with room") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        flush_folder(self.folder)
+
+
+def load_state(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Anchor and momentum, fp32, of a state file; ConfigError if it is damaged."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            return file.get_tensor("anchor"), file.get_tensor("momentum")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ConfigError(str(error), str(path), "a state as atoll wrote it") from None
+
+
+def _records(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """The whole records at the beginning of a log, each with where it ends."""
+    at = 0
+    while at + _RECORD.size <= len(raw):
+        size, digest = _RECORD.unpack_from(raw, at)
+        record = raw[at + _RECORD.size : at + _RECORD.size + size]
+        if len(record) < size or hashlib.sha256(record).digest() != digest:
+            return
+        at += _RECORD.size + size
+        yield at, record
+
+
+def _voted(round_: int, kept: dict[str, Any] | None) -> tuple[int, int, Body] | None:
+    return None if kept is None else (round_, int(kept["view"]), body_from_bytes(bytes.fromhex(kept["body"])))
+
+
+def _offsets(path: Path) -> tuple[int, ...]:
+    """Where anchor and momentum begin in a safetensors file. (safetensors format)"""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > 1 << 20:
+            raise ValueError("not a state file")
+        header = json.loads(file.read(size))
+    return tuple(8 + size + int(header[name]["data_offsets"][0]) for name in ("anchor", "momentum"))

@@ -1,0 +1,48 @@
+"""What happened lately: for each commit its time and bytes, for `status`, the demo and whoever plots."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from atoll.node.traffic import KINDS, Traffic
+from atoll.protocol.ledger import Commit
+
+COMMITS_KEPT = 500
+ROUND_KINDS = ("contribution", "result", "control")
+"""The kinds of bytes that a round itself moves; states for joiners and the DHT are counted apart."""
+
+
+class History:
+    """The last commits, with what this peer sent and received since the one before."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._last = self._now()
+        self._last_s: float | None = None
+        self.commits: deque[dict[str, Any]] = deque(maxlen=COMMITS_KEPT)
+
+    def _now(self) -> dict[str, dict[str, int]]:
+        kinds = self._traffic.snapshot()["kinds"]
+        return {kind: dict(kinds[kind]) for kind in KINDS}  # type: ignore[call-overload]
+
+    def committed(self, commit: Commit, now_s: float) -> None:
+        now, body = self._now(), commit.body
+        moved = {k: {d: now[k][d] - self._last[k][d] for d in ("sent", "received")} for k in KINDS}
+        self.commits.append(
+            {
+                "round": body.round,
+                "kind": body.kind.name.lower(),
+                "view": commit.view,
+                "contributors": [c.peer for c in body.contributors],
+                "rejected": {r.peer: r.reason for r in body.rejected},
+                "tokens": sum(c.tokens for c in body.contributors),
+                "members": len(body.members),
+                "seconds": None if self._last_s is None else round(now_s - self._last_s, 3),
+                "sent_bytes": sum(moved[kind]["sent"] for kind in ROUND_KINDS),
+                "received_bytes": sum(moved[kind]["received"] for kind in ROUND_KINDS),
+                "control_bytes": moved["control"]["sent"],
+                "bytes": moved,
+            }
+        )
+        self._last, self._last_s = now, now_s

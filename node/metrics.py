@@ -1,0 +1,62 @@
+"""What a node counts, for Prometheus: read from the same status that `atoll status` shows, when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from atoll.node.direct import split_address
+from atoll.protocol.errors import ConfigError
+
+
+class Metrics(Collector):
+    """Serves one node's numbers over HTTP, on an address that its owner chose."""
+
+    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status()
+        for name, text in (
+            ("round", "Round in progress."),
+            ("height", "Commits in the ledger."),
+            ("updates", "Commits that changed the anchor."),
+            ("view", "View of the round in progress; above 0 if a leader was replaced."),
+        ):
+            yield GaugeMetricFamily(f"atoll_{name}", text, status.get(name, 0))
+        yield GaugeMetricFamily("atoll_members", "Members of the round.", len(status.get("members", ())))
+        moved = CounterMetricFamily("atoll_bytes", "Bytes on the wire.", labels=["kind", "direction"])
+        for kind, ways in status.get("traffic", {}).items():
+            for direction, count in ways.items():
+                moved.add_metric([kind, direction], count)
+        yield moved
+        rejected = CounterMetricFamily("atoll_rejected", "Messages and blobs that broke the rules.")
+        rejected.add_metric([], sum(status.get("rejected", {}).values()))
+        yield rejected
+        training = status.get("training")
+        if training and training["loss"] is not None:
+            yield GaugeMetricFamily("atoll_training_loss", "Nats per token.", training["loss"])
+
+
+def serve_metrics(listen: str, status: Callable[[], dict[str, Any]]) -> Callable[[], None]:
+    """Serve on host:port from a thread; call what is returned to stop. ConfigError if that cannot be."""
+    host, port = split_address(listen)
+    registry = CollectorRegistry()
+    registry.register(Metrics(status))
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {listen}: {error.strerror}", "--metrics", "a free port"
+        ) from None
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+    return stop

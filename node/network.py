@@ -1,0 +1,220 @@
+"""A node's place in the network: its identity, servers, ways to others, and who is who.
+
+Gives the daemon three things: `send` (a message to a peer), `fetch` (a blob from a peer), and whatever proven
+messages arrive, through the callback it was started with. Signed records travel in the DHT and, so that two
+peers that just met can answer each other, in the first envelopes between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import structlog
+
+from atoll import __version__
+from atoll.node.blobs import BlobStore, Fetcher
+from atoll.node.config import NodeConfig
+from atoll.node.dht import Dht, DhtConfig
+from atoll.node.direct import Direct, DirectServer, split_address
+from atoll.node.identity import Identity
+from atoll.node.router import Router
+from atoll.node.streams import Streams, StreamServer
+from atoll.node.traffic import Traffic
+from atoll.node.transport import Blob, Unreachable, refusal
+from atoll.protocol.envelope import Record, open_envelope, open_record, seal, seal_record
+from atoll.protocol.errors import RemoteProtocolError
+from atoll.protocol.ids import Digest, PeerId, short
+from atoll.protocol.messages import Message
+from atoll.protocol.wire import convert
+from atoll.protocol.wire import messages_pb2 as wire
+
+SEND_S = 8.0
+SENDS_PENDING_MAX = 2048
+QUEUED_PER_PEER_MAX = 256
+WILDCARDS = ("0.0.0.0", "::")
+FIND_S, FIND_SLOW_S = 1.0, 15.0
+log = structlog.get_logger("atoll.network")
+
+Take = Callable[[PeerId, Message], bool]
+"""Takes a proven message; False if too many of this peer's wait already."""
+
+
+def _hosts(multiaddrs: tuple[str, ...]) -> list[str]:
+    """The addresses of this machine that libp2p found, for a server that listens on all of them."""
+    parts = [address.split("/") for address in multiaddrs]
+    return list(dict.fromkeys(part[2] for part in parts if part[1] in ("ip4", "ip6")))
+
+
+class Network:
+    """Start it with `start`, serve after `listen_to`, `close` when done."""
+
+    def __init__(self, config: NodeConfig, identity: Identity, run_id: Digest) -> None:
+        self.config, self.identity, self.run_id = config, identity, run_id
+        self.me = identity.peer
+        self.traffic = Traffic()
+        self.store = BlobStore(config.blob_budget_bytes)
+        self.rejected: Counter[str] = Counter()
+        self.record = b""
+        self._take: Take | None = None
+        self._introduced: dict[PeerId, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._sequence = 0
+
+    @classmethod
+    async def start(cls, config: NodeConfig, identity: Identity, run_id: Digest) -> Network:
+        """Listen, join the DHT, publish where this peer can be reached.
+
+        Raises ConfigError for addresses that cannot be used, BootstrapFailed if nobody answers.
+        """
+        self = cls(config, identity, run_id)
+        self.dht = await Dht.start(identity, run_id, DhtConfig(config.dht_listen, config.bootstrap))
+        self._direct_server: DirectServer | None = None
+        try:
+            direct = await self._listen()
+            streams = StreamServer(self.dht.libp2p, run_id, self, self.traffic)
+            await streams.start()
+        except BaseException:
+            if self._direct_server is not None:
+                await self._direct_server.stop()
+            await self.dht.close()
+            raise
+        libp2p = Streams(self.dht.libp2p, run_id, self.traffic)
+        self.router = Router(self.me, Direct(identity.key, run_id, self.traffic), libp2p)
+        self.fetcher = Fetcher(self.store, self.router)
+        await self._publish(direct)
+        await self.look()
+        return self
+
+    async def _listen(self) -> tuple[str, ...]:
+        if not self.config.listen:
+            return ()
+        host, _ = split_address(self.config.listen)
+        self._direct_server = DirectServer(self.identity, self.run_id, self, self.traffic)
+        port = await self._direct_server.start(self.config.listen)
+        hosts = [host] if host not in WILDCARDS else _hosts(await self.dht.libp2p.multiaddrs())
+        return tuple(f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}" for shown in hosts)
+
+    async def _publish(self, direct: tuple[str, ...]) -> None:
+        self.multiaddrs = await self.dht.libp2p.multiaddrs()
+        self._sequence = max(self._sequence + 1, time.time_ns() // 1_000_000)
+        record = Record(
+            run_id=self.run_id,
+            peer=self.me,
+            sequence=self._sequence,
+            direct=direct,
+            certificate=self.identity.certificate if direct else None,
+            multiaddrs=self.multiaddrs,
+            role=self.config.role.name.lower(),
+            agent=f"atoll/{__version__}",
+        )
+        self.record = seal_record(self.identity.key, record)
+        if not await self.dht.publish(self.record):
+            log.warning("the DHT did not take this peer's record; it is offered again")
+
+    async def close(self) -> None:
+        """Stop serving, then leave the DHT, always in this order."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._direct_server is not None:
+            await self._direct_server.stop()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.router.close(), 5)
+        await self.dht.close()
+
+    # ---- who is who -----------------------------------------------------------------------------
+
+    def listen_to(self, take: Take, found: Callable[[tuple[PeerId, ...]], None]) -> None:
+        """From now on messages go to `take`, and newly discovered peers to `found`."""
+        self._take = take
+        self._looking = asyncio.ensure_future(self._keep_looking(found))
+
+    async def look(self) -> tuple[PeerId, ...]:
+        """Learn the records that the DHT holds; who is in it."""
+        records = await self.dht.find()
+        for record in records:
+            self.router.learn(record)
+        return tuple(record.peer for record in records if record.peer != self.me)
+
+    async def _keep_looking(self, found: Callable[[tuple[PeerId, ...]], None]) -> None:
+        known: tuple[PeerId, ...] = ()
+        wait_s = FIND_S
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
+                peers = await asyncio.wait_for(self.look(), 10)
+                wait_s = FIND_S if peers != known else min(FIND_SLOW_S, 2 * wait_s)
+                known = peers
+                found(peers)
+            await asyncio.sleep(wait_s)
+
+    def path_of(self, peer: PeerId) -> str:
+        return self.router.path_of(peer)
+
+    # ---- out ------------------------------------------------------------------------------------
+
+    def send(self, peer: PeerId, message: Message, lost: Callable[[PeerId], None]) -> None:
+        """Send in the background; `lost` is called if nobody answers there."""
+        if len(self._tasks) >= SENDS_PENDING_MAX:
+            self.rejected["own messages that found no place to wait"] += 1
+            return
+        task = asyncio.ensure_future(self._send(peer, message, lost))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, peer: PeerId, message: Message, lost: Callable[[PeerId], None]) -> None:
+        if self.router.record_of(peer) is None:
+            return  # the DHT will name it; the protocol repeats itself
+        fresh = time.monotonic() - self._introduced.get(peer, -60.0) >= 60.0
+        envelope = seal(
+            self.identity.key, self.run_id, convert.encode(message), self.record if fresh else b""
+        )
+        try:
+            receipt = await self.router.send(peer, envelope, SEND_S)
+        except Unreachable as error:
+            log.debug("unreachable", peer=short(peer), reason=error.reason)
+            self._introduced.pop(peer, None)
+            lost(peer)
+        except RemoteProtocolError as error:
+            self._count(peer, str(error))
+        else:
+            self._introduced[peer] = time.monotonic()
+            if not receipt.accepted:
+                log.info("refused", peer=short(peer), reason=receipt.reason, message=type(message).__name__)
+
+    # ---- in (this is the Host that the servers serve) -------------------------------------------
+
+    async def deliver(self, envelope: wire.Envelope) -> wire.Receipt:
+        """Check an envelope and hand its message on; the sender can read why not."""
+        try:
+            sender, body = open_envelope(envelope, self.run_id)
+            if envelope.record:
+                self._meet(sender, envelope.record)
+            message = convert.decode(body)
+        except RemoteProtocolError as error:
+            self.rejected[str(error)[:80]] += 1
+            log.warning("rejected", reason=str(error))
+            return refusal(str(error))
+        if self._take is None:
+            return refusal("this peer is still starting")
+        if not self._take(sender, message):
+            return refusal(f"{QUEUED_PER_PEER_MAX} of your messages wait already")
+        return wire.Receipt(accepted=True)
+
+    def _meet(self, sender: PeerId, raw: bytes) -> None:
+        record = open_record(raw, self.run_id)
+        if record.peer != sender:
+            raise RemoteProtocolError("the record in the envelope is another peer's")
+        self.router.learn(record)
+
+    def open_blob(self, digest: Digest) -> Blob | None:
+        return self.store.open(digest)
+
+    def _count(self, peer: PeerId, reason: str) -> None:
+        self.rejected[reason[:80]] += 1
+        log.warning("rejected", peer=short(peer), reason=reason)

@@ -1,0 +1,89 @@
+"""What a node tells whoever asks: one JSON object, the same for people, scripts and tests."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from atoll.node.daemon import Daemon
+from atoll.protocol.ledger import Role
+
+
+def status(daemon: Daemon) -> dict[str, Any]:
+    """The object that `atoll status --json` prints."""
+    peer, network, manifest = daemon.peer, daemon.network, daemon.signed.manifest
+    if not hasattr(peer, "terms"):
+        return {"peer": peer.me, "phase": "starting", "pid": os.getpid()}
+    state, training = peer.catchup.state, daemon.training
+    traffic = dict(network.traffic.snapshot()["kinds"])
+    if (dht := network.dht.traffic_bytes()) is not None:
+        traffic["dht"] = {"sent": dht[0], "received": dht[1]}
+    return {
+        "peer": peer.me,
+        "role": network.config.role.name.lower(),
+        "run_id": daemon.signed.run_id,
+        "run": manifest.name,
+        "pid": os.getpid(),
+        "phase": peer.phase,
+        "why": peer.why,
+        "round": peer.round,
+        "height": peer.ledger.height,
+        "updates": peer.ledger.updates,
+        "rounds_total": manifest.rounds.rounds,
+        "view": peer.view,
+        "leader": peer.leader,
+        "leads": peer.leader == peer.me and peer.is_member,
+        "members": [
+            {
+                "peer": member.peer,
+                "role": member.role.name.lower(),
+                "missed": member.missed,
+                "weight_from": member.weight_from,
+                "path": "" if member.peer == peer.me else network.path_of(member.peer),
+                "you": member.peer == peer.me,
+            }
+            for member in peer.terms.members
+        ],
+        "anchor_digest": state.anchor if state else None,
+        "anchor_round": state.round if state else None,
+        "training": _training(training),
+        "evaluation": list(daemon.evaluator.losses) if daemon.evaluator else [],
+        "evaluating": not daemon.evaluator.idle if daemon.evaluator else False,
+        "commits": list(daemon.history.commits)[-200:],
+        "traffic": traffic,
+        "bytes_lower_bound": lower_bound(daemon),
+        "rejected": dict(daemon.rejected),
+        "multiaddrs": list(network.multiaddrs),
+        "ended": peer.ended,
+        "invite": _invite(daemon),
+        "state_dir": str(daemon.disk.folder),
+    }
+
+
+def _invite(daemon: Daemon) -> str | None:
+    """The line that a coordinator wrote down for others."""
+    path = daemon.disk.folder / "invite"
+    return path.read_text().strip() if path.exists() else None
+
+
+def _training(training: Any) -> dict[str, Any] | None:
+    if training is None:
+        return None
+    progress = training.progress
+    return {
+        "round": training.round,
+        "step": progress.step if progress else 0,
+        "steps": training.steps,
+        "loss": progress.loss if progress else training.loss,
+        "tokens_per_s": progress.tokens_per_s if progress else None,
+        "pid": training.trainer.pid if training.trainer else None,
+    }
+
+
+def lower_bound(daemon: Daemon) -> float | None:
+    """Bytes that each contributor must send in a round: (2 (P - 1) + W) / P of the encoded vector."""
+    contributors = len(daemon.peer.terms.eligible)
+    witnesses = sum(member.role is Role.WITNESS for member in daemon.peer.terms.members)
+    if not contributors:
+        return None
+    return (2 * (contributors - 1) + witnesses) / contributors * daemon.numbers.encoded_bytes

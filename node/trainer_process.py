@@ -1,0 +1,246 @@
+"""The trainer: torch in a process of its own, driven by the daemon over one inherited socket.
+
+Lines of JSON go both ways. The daemon asks {"id", "command", …}; the trainer answers {"id", "result"} or
+{"id", "error"}, and reports {"id", "progress"} after each inner step. Parameters and pseudo-gradients never
+pass through the socket: both sides map the same memory (shared_tensors.py).
+
+A thread reads the socket, so that "stop" reaches a running round and the end of the daemon ends the
+trainer. Commands themselves run one after the other on the main thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atoll.node import shared_tensors
+from atoll.protocol.errors import ConfigError
+from atoll.workload import model as models
+from atoll.workload import tokens as token_sets
+from atoll.workload import vector
+from atoll.workload.config import DataConfig, InnerConfig, ModelConfig
+from atoll.workload.data import Corpus
+from atoll.workload.evaluate import heldout_loss
+from atoll.workload.inner import InnerLoop
+from atoll.workload.sample import sample
+
+log = logging.getLogger("atoll.trainer")
+
+NICENESS = 5
+PR_SET_PDEATHSIG = 1
+
+Message = dict[str, Any]
+
+
+class Link:
+    """The socket to the daemon. Its end is the daemon's end, and then the trainer's, at once."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.commands: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._stopped_through = -1
+        threading.Thread(target=self._read, name="link", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            with self._connection.makefile("rb") as lines:
+                for line in lines:
+                    self._take(json.loads(line))
+        except Exception:
+            log.exception("the link to the daemon broke")
+            os._exit(1)
+        os._exit(0)
+
+    def _take(self, message: Message) -> None:
+        if message["command"] == "stop":
+            self._stopped_through = max(self._stopped_through, message["id"])
+        else:
+            self.commands.put(message)
+
+    def stopped(self, request: int) -> bool:
+        """Tell whether the daemon asked this request, or a later one, to end early."""
+        return request <= self._stopped_through
+
+    def send(self, message: Message) -> None:
+        try:
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            os._exit(0)
+
+
+class Worker:
+    """One model with its data, moments and shared vectors; each method is one command."""
+
+    def __init__(self, start: Message, anchor_file: int, delta_file: int) -> None:
+        model = ModelConfig.from_mapping(start["model"], "[model]")
+        data = DataConfig.from_mapping(start["data"], "[data]")
+        inner = InnerConfig.from_mapping(start["inner"], "[inner]")
+        device = _device(start["device"])
+        self._tokens = token_sets.load(model.tokenizer, model.tokenizer_sha256)
+        self._corpus = Corpus.load(data, self._tokens)
+        self._model = models.build(model)
+        models.check_sequence(self._model.config, data.sequence_tokens)
+        self._anchor = _vector(anchor_file, self._model)
+        self._delta = _vector(delta_file, self._model)
+        self._first = model
+        self._model.to(device)
+        self._loop = InnerLoop(self._model, self._corpus, inner, bytes.fromhex(start["run_seed"]))
+        self._step_tokens = inner.batch_sequences * data.sequence_tokens
+
+    def facts(self) -> Message:
+        return {
+            "numel": vector.numel(self._model),
+            "slots": [[slot.name, list(slot.shape)] for slot in vector.slots(self._model)],
+            "corpus": self._corpus.digest,
+            "windows": self._corpus.windows,
+        }
+
+    def initial(self) -> None:
+        """Write the first parameters, from seed or checkpoint, into the anchor, whatever ran before."""
+        vector.write(models.build(self._first), self._anchor)
+
+    def train(
+        self, round: Message, should_stop: Callable[[], bool], report: Callable[[Message], None]
+    ) -> Message:
+        """Train from the anchor and leave anchor - local in `delta`.
+
+        `delta` first takes a copy of the anchor, so the anchor may be written again while this runs.
+        """
+        self._delta.copy_(self._anchor)
+        vector.load(self._model, self._delta)
+        started = time.monotonic()
+
+        def progress(step: int, loss: float) -> None:
+            rate = step * self._step_tokens / max(time.monotonic() - started, 1e-9)
+            report({"step": step, "loss": loss, "tokens_per_s": rate})
+
+        result = self._loop.train(**round, should_stop=should_stop, progress=progress)
+        vector.subtract(self._model, self._delta)
+        finite = result.finite and bool(torch.isfinite(self._delta).all())
+        return {**asdict(result), "finite": finite, "seconds": time.monotonic() - started}
+
+    def evaluate(self, windows: int) -> float:
+        vector.load(self._model, self._anchor)
+        return heldout_loss(self._model, self._corpus, windows)
+
+    def sample(self, prompt: str, count: int, seed: int) -> str:
+        vector.load(self._model, self._anchor)
+        return sample(self._model, self._tokens, prompt, count, seed)
+
+    def save_inner(self, path: str) -> None:
+        self._loop.save(Path(path))
+
+    def load_inner(self, path: str) -> None:
+        self._loop.load(Path(path))
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is cuda but torch finds none", "", 'device "cpu", or torch built for CUDA')
+    if name not in ("cpu", "cuda"):
+        raise ConfigError(f"device is {name!r}", "", '"cpu" or "cuda"')
+    return torch.device(name)
+
+
+def _vector(descriptor: int, model: torch.nn.Module) -> torch.Tensor:
+    numel = vector.numel(model)
+    shared_tensors.grow(descriptor, numel)
+    return shared_tensors.tensor(descriptor, numel)
+
+
+def _error(error: ConfigError | OSError) -> Message:
+    if isinstance(error, ConfigError):
+        return {"kind": "config", "what": error.what, "where": error.where, "right": error.right}
+    return {"kind": "os", "errno": error.errno, "text": error.strerror, "path": error.filename}
+
+
+def answer(link: Link, request: Message, run: Callable[[], Any]) -> bool:
+    """Run one command and send its answer. A user's fault and a full disk are answers, a bug is not."""
+    try:
+        link.send({"id": request["id"], "result": run()})
+    except (ConfigError, OSError) as error:
+        log.error("%s: %s", request["command"], error)
+        link.send({"id": request["id"], "error": _error(error)})
+        return False
+    return True
+
+
+def perform(worker: Worker, link: Link, request: Message) -> Any:
+    """Carry out one command after the start."""
+    number, command, given = request["id"], request["command"], request["with"]
+    if command == "train":
+        return worker.train(
+            given,
+            lambda: link.stopped(number),
+            lambda step: link.send({"id": number, "progress": step}),
+        )
+    plain: dict[str, Callable[..., Any]] = {
+        "initial": worker.initial,
+        "evaluate": worker.evaluate,
+        "sample": worker.sample,
+        "save_inner": worker.save_inner,
+        "load_inner": worker.load_inner,
+    }
+    return plain[command](**given)
+
+
+def serve(link: Link, anchor_file: int, delta_file: int) -> None:
+    """Start as the first message says, then answer commands until "exit" or a refused start."""
+    start = link.commands.get()
+    torch.set_num_threads(start["with"]["threads"])
+    workers: list[Worker] = []
+
+    def begin() -> Message:
+        workers.append(Worker(start["with"], anchor_file, delta_file))
+        return workers[0].facts()
+
+    if not answer(link, start, begin):
+        return
+    log.info("ready: %s", {key: value for key, value in workers[0].facts().items() if key != "slots"})
+    while (request := link.commands.get())["command"] != "exit":
+        answer(link, request, lambda: perform(workers[0], link, request))
+
+
+def outlive_nobody(parent: int) -> None:
+    """Die with the daemon, even if stopped or stuck; leave Ctrl-C to it; let it have the processor first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(NICENESS)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Atoll's trainer. `atoll join` starts it; people do not.")
+    for name in ("parent", "socket", "anchor", "delta"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    given = parser.parse_args(arguments)
+    outlive_nobody(given.parent)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    link = Link(socket.socket(fileno=given.socket))
+    try:
+        serve(link, given.anchor, given.delta)
+    except Exception:
+        log.exception("the trainer ends")
+        os._exit(1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The seam between a peer and the network: two calls out, two calls in, the same on every transport.
+
+`send` carries a signed envelope and brings back a receipt. `pull` streams a blob into a sink, from where
+the sink stopped last time, so that another holder can finish what one began. There are two implementations:
+direct gRPC over TLS (`direct.py`) and libp2p streams (`streams.py`); what they share about chunks is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from atoll.node.traffic import Kind
+from atoll.protocol.envelope import ENVELOPE_BYTES_MAX, Record
+from atoll.protocol.errors import RemoteProtocolError
+from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_from_bytes, short
+from atoll.protocol.wire import messages_pb2 as wire
+
+CHUNK_BYTES = 256 << 10
+CHUNK_BYTES_MAX = 1 << 20
+MESSAGE_BYTES_MAX = ENVELOPE_BYTES_MAX + (64 << 10)
+"""No message of either transport is larger: an envelope or a chunk, and what surrounds it."""
+
+STALL_S = 5.0
+PULLS_PER_PEER = 16
+"""How many blobs one caller may stream from a server at once; a router asks for fewer."""
+REASON_CHARACTERS = 300
+
+
+class Unreachable(Exception):
+    """Nobody answered, the connection broke, or the answer stalled: the peer may be dead.
+
+    `answered` tells whether this path had worked before it failed: if not, another path is worth a try.
+    """
+
+    def __init__(self, peer: PeerId, reason: str, *, answered: bool = False) -> None:
+        self.peer, self.reason, self.answered = peer, reason, answered
+        super().__init__(f"{short(peer)} is unreachable: {reason}")
+
+
+class Refused(Exception):
+    """The peer answered, and said no. The reason is the peer's own, shortened."""
+
+    def __init__(self, peer: PeerId, reason: str) -> None:
+        self.peer, self.reason = peer, printable(reason)
+        super().__init__(f"{short(peer)} refused: {self.reason}")
+
+
+class BootstrapFailed(Exception):
+    """None of the addresses that should lead into the run answered."""
+
+
+def printable(reason: str) -> str:
+    """A peer's text as one line that is safe in a log and a terminal."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in reason[:REASON_CHARACTERS])
+    return shown.strip() or "no reason given"
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Bytes that are served to others, and what they are for (so that the bytes are counted as that)."""
+
+    view: memoryview
+    kind: Kind
+
+
+class BlobSink(Protocol):
+    """Takes the bytes of one blob in order. `finish` checks them: RemoteProtocolError if they are wrong."""
+
+    @property
+    def ref(self) -> BlobRef: ...
+    @property
+    def received(self) -> int: ...
+    def write(self, data: bytes) -> None: ...
+    def finish(self) -> None: ...
+
+
+class Host(Protocol):
+    """What a peer serves. The envelope's key is the caller's own; its signature is the host's to check."""
+
+    async def deliver(self, envelope: wire.Envelope) -> wire.Receipt: ...
+    def open_blob(self, digest: Digest) -> Blob | None: ...
+
+
+class Transport(Protocol):
+    """Carries envelopes and blobs to the peer of a record.
+
+    Raises Unreachable, Refused, or RemoteProtocolError where the peer's bytes are bad.
+    """
+
+    async def send(self, record: Record, envelope: wire.Envelope, timeout_s: float) -> wire.Receipt: ...
+
+    async def pull(
+        self,
+        record: Record,
+        ref: BlobRef,
+        sink: BlobSink,
+        *,
+        kind: Kind,
+        timeout_s: float,
+        stall_s: float = STALL_S,
+    ) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def refusal(reason: str) -> wire.Receipt:
+    return wire.Receipt(accepted=False, reason=reason)
+
+
+def request_for(ref: BlobRef, sink: BlobSink, run_id: Digest) -> wire.BlobRequest:
+    """Ask for what the sink does not have yet."""
+    return wire.BlobRequest(
+        run_id=digest_bytes(run_id), digest=digest_bytes(ref.digest), size=ref.size, offset=sink.received
+    )
+
+
+def open_requested(host: Host, request: wire.BlobRequest, run_id: Digest) -> Blob | str:
+    """The blob that a caller asks for, or the reason why it gets none."""
+    if request.run_id != digest_bytes(run_id):
+        return "the request is for another run"
+    try:
+        digest = digest_from_bytes(request.digest)
+    except RemoteProtocolError as error:
+        return str(error)
+    blob = host.open_blob(digest)
+    if blob is None:
+        return f"no blob {digest[:12]} here"
+    if request.size != len(blob.view) or request.offset > request.size:
+        return f"the blob has {len(blob.view)} bytes, not {request.offset} to {request.size}"
+    return blob
+
+
+def chunks(blob: Blob, offset: int) -> Iterator[wire.Chunk]:
+    """The rest of a blob from `offset`; the last chunk says that it is the last, also of an empty rest."""
+    end = len(blob.view)
+    while True:
+        until = min(offset + CHUNK_BYTES, end)
+        yield wire.Chunk(data=bytes(blob.view[offset:until]), last=until == end)
+        if until == end:
+            return
+        offset = until
+
+
+def absorb(peer: PeerId, chunk: wire.Chunk, sink: BlobSink) -> bool:
+    """Write a chunk into the sink; True after the last one, whose blob is then checked.
+
+    A stream of empty chunks would never stall and never end, so only the last may be empty.
+    """
+    if chunk.refused:
+        raise Refused(peer, chunk.refused)
+    if not chunk.data and not chunk.last:
+        raise RemoteProtocolError("an empty chunk that is not the last")
+    if len(chunk.data) > CHUNK_BYTES_MAX:
+        raise RemoteProtocolError(f"a chunk of {len(chunk.data)} bytes, at most {CHUNK_BYTES_MAX} are read")
+    sink.write(chunk.data)
+    if chunk.last:
+        sink.finish()
+    return chunk.last
+
+
+def cut_short(ref: BlobRef, sink: BlobSink) -> str:
+    return f"the stream ended after {sink.received} of {ref.size} bytes, without a last chunk"
