@@ -1,0 +1,38 @@
+"""Run a daemon in this process until it ends, and say how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from atoll.cli.boundary import INTERRUPTED, OK
+
+if TYPE_CHECKING:
+    from atoll.node.config import NodeConfig
+    from atoll.node.serve import Service
+    from atoll.protocol.invite import Invite
+    from atoll.protocol.manifest import SignedManifest
+
+log = logging.getLogger("atoll.cli")
+
+
+def serve(
+    config: NodeConfig,
+    signed: SignedManifest | None,
+    invite: Invite | None,
+    on_ready: Callable[[dict[str, Any]], None],
+    services: Sequence[Service] = (),
+) -> int:
+    """The exit code of a daemon that ended by itself, was stopped, or was interrupted."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines about peers that went away are no news
+    from atoll.node.serve import serve as run
+
+    try:
+        reason = asyncio.run(run(config, signed, invite, on_ready, services))
+    except asyncio.CancelledError:
+        return INTERRUPTED
+    log.info("ended: %s", reason)
+    return INTERRUPTED if "SIGINT" in reason else OK

@@ -1,0 +1,122 @@
+"""`atoll simulate`: the protocol under faults, many seeds, in virtual time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from atoll.cli.boundary import PromiseBroken
+from atoll.protocol.errors import ConfigError
+
+SEEDS_MAX = 100_000
+FAILURES_SHOWN = 10
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def simulate() -> None:
+    """Run the protocol against faults in virtual time. One seed decides everything and replays exactly."""
+
+
+@app.command()
+def network(
+    peers: Annotated[int, typer.Option(metavar="P", help="Workers; a witness comes on top.")] = 16,
+    rounds: Annotated[int, typer.Option(metavar="N", help="Outer updates under faults.")] = 10,
+    seeds: Annotated[str, typer.Option(metavar="A:B", help="Seeds A to B-1, or one seed.")] = "0:20",
+    faults: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Some of crash, loss, reorder, partition, freeze, slow, churn; heavy is all, none is none.",
+        ),
+    ] = "crash,loss,reorder",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Write every event of one seed to stderr.")] = False,
+) -> None:
+    """Check safety and liveness over many seeds.
+
+    Every peer runs the same protocol code as a real node. While faults happen, checkers watch that there is
+    one history, that anchors are equal, that each commit has the votes of a majority, each update is held by
+    one, and each contribution counts once. Then the faults stop, and every peer must go on within 24
+    deadlines.
+
+    Exit code 1 if any seed fails: it is named, with the command that shows every event of it.
+    """
+    chosen = seeds_of(seeds)
+    if trace:
+        if len(chosen) != 1:
+            raise ConfigError(f"--trace with {len(chosen)} seeds", "--seeds", "one seed, such as 7:8")
+        report = _traced(peers, rounds, chosen, faults)
+    else:
+        report = _tried(peers, rounds, chosen, faults)
+    print(json.dumps(report) if as_json else _told(report))
+    if failures := report["failures"]:
+        raise PromiseBroken(_complaint(failures, report["seeds"]))
+
+
+def seeds_of(text: str) -> range:
+    """`A:B` or `A` as a range; ConfigError says what would be right."""
+    first, colon, end = text.partition(":")
+    try:
+        chosen = range(int(first), int(end) if colon else int(first) + 1)
+    except ValueError:
+        raise ConfigError(f"seeds {text!r}", "--seeds", "A:B, such as 0:200") from None
+    if not 0 < len(chosen) <= SEEDS_MAX or chosen.start < 0:
+        raise ConfigError(f"seeds {text!r}", "--seeds", f"A:B with 0 <= A < B, at most {SEEDS_MAX} of them")
+    return chosen
+
+
+def _tried(peers: int, rounds: int, seeds: range, faults: str) -> dict[str, Any]:
+    """All seeds, with a bar on stderr for a person who waits."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from atoll.simulator.run import run_network
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("seeds", total=len(seeds))
+        return run_network(peers, rounds, seeds, faults, lambda outcome: bar.advance(task))
+
+
+def _traced(peers: int, rounds: int, seeds: range, faults: str) -> dict[str, Any]:
+    import time
+
+    from atoll.simulator.run import summary, trial
+    from atoll.simulator.setting import setting
+
+    chosen, began = setting(peers, rounds, faults), time.perf_counter()
+    outcome = trial(seeds[0], chosen, traced=True)
+    for line in outcome.trace:
+        print(line, file=sys.stderr)
+    return summary([outcome], chosen, time.perf_counter() - began)
+
+
+def _told(report: dict[str, Any]) -> str:
+    return (
+        f"{report['seeds']} seeds: {report['violations']} violations, {report['stuck']} stuck\n"
+        f"{report['commits']} commits, {report['updates']} of them updates; "
+        f"at most {report['view_max']} leaders were replaced in a round\n"
+        f"per peer and round: {report['messages_per_peer_round']} messages, "
+        f"{report['control_bytes_per_peer_round']} bytes besides the updates\n"
+        f"{report['events']} events in {report['seconds']} s"
+    )
+
+
+def _complaint(failures: list[dict[str, Any]], seeds: int) -> str:
+    """The failures, each with its seed, and how to see the first again. The others go to stderr as well."""
+    for failure in failures[1:FAILURES_SHOWN]:
+        print(f"FAIL seed={failure['seed']}: {failure['what']}", file=sys.stderr)
+    first = failures[0]
+    return (
+        f"{len(failures)} of {seeds} seeds failed; FAIL seed={first['seed']}: {first['what']}; "
+        f"to see it: {first['replay']}"
+    )

@@ -1,0 +1,31 @@
+"""What must never happen, and what must. Each checker is a file of its own and watches every peer at once.
+
+A watcher has any of `on_commit(host, commit)`, `on_state(host, state)`, `on_send(host, receivers, message)`,
+and gets its `world` before the first event. It trusts nothing that a peer says about itself where the world
+knows better. What it finds wrong it says by `world.require`, which ends the trial.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atoll.simulator.checkers.bounded import Bounded
+from atoll.simulator.checkers.certificates import Certificates
+from atoll.simulator.checkers.counted_once import CountedOnce
+from atoll.simulator.checkers.equal_anchors import EqualAnchors
+from atoll.simulator.checkers.held_by_majority import HeldByMajority
+from atoll.simulator.checkers.one_history import OneHistory
+from atoll.simulator.checkers.promises import PromisesKept
+
+
+def all_checkers() -> list[Any]:
+    """Safety, the cheapest first."""
+    return [
+        OneHistory(),
+        EqualAnchors(),
+        PromisesKept(),
+        Certificates(),
+        CountedOnce(),
+        HeldByMajority(),
+        Bounded(),
+    ]

@@ -1,0 +1,39 @@
+"""Every commit that a peer takes carries valid votes of a majority of the members of its round.
+
+Members, majority and votes are worked out here again, from the chain that all peers were seen to take.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atoll.protocol.ledger import Commit, vote_message
+
+if TYPE_CHECKING:
+    from atoll.simulator.host import Host
+    from atoll.simulator.world import World
+
+
+class Certificates:
+    world: World
+
+    def __init__(self) -> None:
+        self.checked: dict[int, Commit] = {}
+
+    def on_commit(self, host: Host, commit: Commit) -> None:
+        """One commit object reaches many peers; it is checked once."""
+        if id(commit) in self.checked:
+            return
+        self.checked[id(commit)] = commit
+        body, world = commit.body, self.world
+        members = {member.peer for member in world.members(body.round)}
+        message = vote_message(world.signed.run_id, body.round, commit.view, body.digest)
+        valid = {peer for peer, signature in commit.votes if world.ring.verify(peer, message, signature)}
+        world.require(
+            len(valid) == len(commit.votes), f"a vote of commit {body.round} is invalid or repeated"
+        )
+        world.require(valid <= members, f"a vote of commit {body.round} is of no member")
+        world.require(
+            2 * len(valid) > len(members),
+            f"{len(valid)} votes for commit {body.round} at {host.name} are no majority of {len(members)}",
+        )

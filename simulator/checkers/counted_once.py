@@ -1,0 +1,69 @@
+"""Each contribution counts once, with no more weight than was assigned and done, and it is in the update."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atoll.protocol.ids import PeerId
+from atoll.protocol.ledger import Body, Commit, Kind, Role
+
+if TYPE_CHECKING:
+    from atoll.simulator.host import Host
+    from atoll.simulator.world import World
+
+
+class CountedOnce:
+    world: World
+
+    def __init__(self) -> None:
+        self.checked = 0
+
+    def on_commit(self, host: Host, commit: Commit) -> None:
+        body = commit.body
+        if body.round <= self.checked:
+            return
+        self.checked = body.round
+        peers = [contributor.peer for contributor in body.contributors]
+        self.world.require(
+            len(peers) == len(set(peers)), f"a contributor counts twice in commit {body.round}"
+        )
+        self._weights(body)
+        if body.kind is Kind.UPDATE:
+            for part in range(len(body.blobs)):
+                self._part(body, part)
+            self._whole(body)
+
+    def _weights(self, body: Body) -> None:
+        world = self.world
+        may = {
+            m.peer for m in world.members(body.round) if m.role is Role.WORKER and m.weight_from <= body.round
+        }
+        assigned = world.signed.manifest.assignment.tokens
+        for c in body.contributors:
+            done = [event.tokens for event in world.contributions.get((c.peer, body.round), [])]
+            fair = c.peer in may and 0 < c.weight <= min(assigned, max(done, default=0))
+            world.require(
+                fair, f"the weight {c.weight} of {c.peer[-8:]} in commit {body.round} is not its due"
+            )
+
+    def _part(self, body: Body, part: int) -> None:
+        """A blob is the mean of just these contributors with these weights, in this order."""
+        action = self.world.means.get(body.blobs[part].digest)
+        right = [(c.peer, c.weight) for c in body.contributors]
+        self.world.require(
+            action is not None and action.part == part and [(p, w) for p, w, _ in action.inputs] == right,
+            f"part {part} of update {body.round} is not the mean of its contributors",
+        )
+
+    def _whole(self, body: Body) -> None:
+        """The parts that count for one contributor are of one contribution."""
+        used: dict[PeerId, list[str]] = {}
+        for ref in body.blobs:
+            for peer, _, piece in self.world.means[ref.digest].inputs:
+                used.setdefault(peer, []).append(piece.digest)
+        for peer, pieces in used.items():
+            done = self.world.contributions[peer, body.round]
+            self.world.require(
+                any([ref.digest for ref in event.parts] == pieces for event in done),
+                f"update {body.round} mixes two contributions of {peer[-8:]}",
+            )

@@ -1,0 +1,30 @@
+"""When an update is committed for the first time anywhere, a majority of the members of its round hold it.
+
+Held means on a disk, or in the memory of a living process. So whoever dies next, the update is not lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atoll.protocol.ledger import Commit
+
+if TYPE_CHECKING:
+    from atoll.simulator.host import Host
+    from atoll.simulator.world import World
+
+
+class HeldByMajority:
+    world: World
+
+    def on_commit(self, host: Host, commit: Commit) -> None:
+        body, world = commit.body, self.world
+        if body.round <= world.height:
+            return
+        members = [world.hosts[member.peer] for member in world.members(body.round)]
+        for ref in body.blobs:
+            holders = sum(member.has(ref.digest) for member in members)
+            world.require(
+                2 * holders > len(members),
+                f"update {body.round} is committed at {host.name}, but held by {holders} of {len(members)}",
+            )

@@ -1,0 +1,50 @@
+"""Once the faults stop, everybody goes on: two more updates at every peer, within some deadlines.
+
+What is asked for: every peer that has not left has committed two further updates and holds the state of its
+head, and is a member again, or knows that the run is complete.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atoll.simulator.setting import FURTHER_UPDATES
+
+if TYPE_CHECKING:
+    from atoll.simulator.host import Host
+    from atoll.simulator.world import World
+
+DEADLINES = 24
+
+
+class Liveness:
+    """Begins to count at the moment when the faults stop."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.wanted = world.updates + FURTHER_UPDATES
+        rules = world.signed.manifest.rounds
+        self.until_ms = world.clock.now_ms + DEADLINES * rules.deadline_ms
+
+    def reached(self) -> bool:
+        return self.world.updates >= self.wanted and not any(self.lagging(host) for host in self.world.alive)
+
+    def lagging(self, host: Host) -> bool:
+        peer = host.peer
+        return peer is not None and not (
+            peer.ledger.updates >= self.wanted and (peer.is_member or peer.ended is not None) and peer.ready
+        )
+
+    def complaint(self) -> str:
+        """Who does not get on, and what it says itself."""
+        behind = [host for host in self.world.alive if self.lagging(host)]
+        texts = [
+            f"{host.name} (height {peer.ledger.height}, {peer.ledger.updates} updates, state of round "
+            f"{peer.catchup.round}, view {peer.view}, {peer.phase}: {peer.why})"
+            for host in behind[:4]
+            if (peer := host.peer) is not None
+        ]
+        return (
+            f"{len(behind)} peers lag {DEADLINES} deadlines after the faults: {self.wanted} updates wanted, "
+            + "; ".join(texts)
+        )

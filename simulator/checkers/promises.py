@@ -1,0 +1,56 @@
+"""A peer votes for one body in a view, never below a view that it promised, and a leader proposes one body.
+
+This looks at what leaves a machine, over all its lives: what a peer forgot in a crash still binds it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from atoll.protocol import messages as m
+from atoll.protocol.ids import Digest, PeerId
+
+if TYPE_CHECKING:
+    from atoll.simulator.host import Host
+    from atoll.simulator.world import World
+
+
+class PromisesKept:
+    world: World
+
+    def __init__(self) -> None:
+        self.promised: dict[tuple[PeerId, int], int] = {}
+        self.said: dict[tuple[str, PeerId, int, int], Digest] = {}
+
+    def on_send(self, host: Host, receivers: tuple[PeerId, ...], message: Any) -> None:
+        if isinstance(message, m.Promise):
+            self._promise(host, message)
+        elif isinstance(message, m.Vote):
+            self._once("votes for", host, message.round, message.view, message.body)
+            below = self.promised.get((host.id, message.round), 0)
+            self.world.require(
+                message.view >= below,
+                f"{host.name} votes in view {message.view} of round {message.round} after promising {below}",
+            )
+        elif isinstance(message, m.Propose):
+            self._once("proposes", host, message.round, message.view, message.body.digest)
+
+    def _promise(self, host: Host, promise: m.Promise) -> None:
+        key = (host.id, promise.round)
+        self.promised[key] = max(self.promised.get(key, 0), promise.view)
+        voted = [
+            view for (kind, peer, round_, view) in self._votes(host.id, promise.round) if view < promise.view
+        ]
+        known = promise.accepted[0] if promise.accepted is not None else -1
+        self.world.require(
+            not voted or max(voted) <= known,
+            f"{host.name} promises view {promise.view} of round {promise.round} and hides what it accepted "
+            f"in view {max(voted, default=0)}",
+        )
+
+    def _votes(self, peer: PeerId, round_: int) -> list[tuple[str, PeerId, int, int]]:
+        return [key for key in self.said if key[0] == "votes for" and key[1] == peer and key[2] == round_]
+
+    def _once(self, what: str, host: Host, round_: int, view: int, body: Digest) -> None:
+        first = self.said.setdefault((what, host.id, round_, view), body)
+        self.world.require(first == body, f"{host.name} {what} two bodies in view {view} of round {round_}")

@@ -1,0 +1,334 @@
+"""One machine: a `Peer`, its disk and memory, and the performance of its actions in virtual time.
+
+A crash ends a life: whatever was under way for that life is dropped, memory is gone, and only completed
+writes are read back. A frozen host does nothing and then, in order, everything that came meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from atoll.protocol import actions as a
+from atoll.protocol import events as e
+from atoll.protocol.ids import Digest, PeerId
+from atoll.protocol.ledger import Role
+from atoll.protocol.peer import Peer, PeerConfig
+from atoll.simulator import content, transfers
+from atoll.simulator.disk import Disk
+from atoll.simulator.setting import STEP_MS, TOKENS
+from atoll.simulator.signing import SimulatedSigner
+
+if TYPE_CHECKING:
+    from atoll.simulator.world import World
+
+FOUND_EVERY_MS = 5_000
+WRITE_MS_MAX, SAVE_MS_MAX = 8, 1_000
+LOST_NOTICED_SHARE = 0.5
+
+
+class Host:
+    def __init__(self, world: World, name: str, peer_id: PeerId, role: Role) -> None:
+        self.world, self.name, self.id, self.role = world, name, peer_id, role
+        self.signer = SimulatedSigner(peer_id, world.ring)
+        self.config = PeerConfig(world.signed.manifest, role, content.part_bytes)
+        self.disk = Disk()
+        self.peer: Peer | None = None
+        self.life = 0
+        self.finished = False
+        self.thaw_ms = 0
+        self.step_ms = STEP_MS
+        self._down()
+
+    def _down(self) -> None:
+        self.peer = None
+        self.memory: dict[Digest, int] = {}
+        self.state: e.StateLoaded | None = None
+        self.queue: deque[a.Action] = deque()
+        self.held_up = False
+        self.fetching: set[Digest] = set()
+        self.training = 0
+        self.timers = 0
+        self.waiting: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
+
+    # ---- life -----------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return self.peer is not None
+
+    @property
+    def frozen(self) -> bool:
+        return self.thaw_ms > self.world.clock.now_ms
+
+    def boot(self) -> None:
+        """Start a process on what the disk holds."""
+        self.life += 1
+        ledger = self.disk.ledger(self.world.signed.genesis, self.signer)
+        self.peer = Peer(self.config, self.signer, ledger, self.disk.saved())
+        self.state = self.disk.states[-1] if self.disk.states else None
+        self.take(e.Started(self.state, tuple(self.disk.results)))
+        self._find()
+
+    def crash(self) -> None:
+        self.world.note(self.name, "dies")
+        self.life += 1
+        self.thaw_ms = 0
+        self._down()
+
+    def freeze(self, for_ms: int) -> None:
+        self.thaw_ms = max(self.thaw_ms, self.world.clock.now_ms + for_ms)
+        self.world.clock.later(for_ms, self._thaw)
+
+    def _thaw(self) -> None:
+        """Everything that came meanwhile, in the order in which it came."""
+        if not self.frozen:
+            waiting, self.waiting = self.waiting, []
+            for life, do, arguments in waiting:
+                self.act(life, do, *arguments)
+
+    def recover(self) -> None:
+        """The end of a frost, and of being slow."""
+        self.thaw_ms, self.step_ms = 0, STEP_MS
+        self._thaw()
+
+    def _find(self) -> None:
+        """Discovery tells who takes part, dead ones too."""
+        self.take(e.Found(self.world.known_to(self)))
+        self.world.clock.later(FOUND_EVERY_MS, self.act, self.life, self._find)
+
+    # ---- events in, actions out -----------------------------------------------------------------
+
+    def act(self, life: int, do: Callable[..., None], *arguments: Any) -> None:
+        """Do something as this process, if it still is the same one, and as soon as it is not frozen."""
+        if life != self.life:
+            return
+        if self.thaw_ms and self.frozen:
+            self.waiting.append((life, do, arguments))
+        else:
+            do(*arguments)
+
+    def take(self, event: e.Event) -> None:
+        """Hand an event to the peer, and perform what it wants."""
+        peer = self.peer
+        if peer is None:
+            return
+        if self.world.trace is not None:
+            self.world.trace.event(self, event)
+        self.queue.extend(peer.handle(event, self.world.clock.now_ms))
+        if not self.held_up:
+            self._drain()
+
+    def _drain(self) -> None:
+        """In order. A write, or a frost, holds up what comes after it."""
+        queue, perform, world = self.queue, _PERFORM, self.world
+        while queue and not self.held_up and self.peer is not None:
+            action = queue.popleft()
+            if world.trace is not None:
+                world.trace.action(self, action)
+            if world.traps and world.sprung(self, action):
+                return
+            perform[type(action)](self, action)
+
+    def has(self, digest: Digest) -> bool:
+        """Whether a living process could give this blob."""
+        return digest in self.memory or digest in self.disk.results
+
+    # ---- one method for each action -------------------------------------------------------------
+
+    def _send(self, action: a.Send) -> None:
+        self.send_to(action.to, action.message)
+
+    def send_to(self, receivers: tuple[PeerId, ...], message: Any) -> None:
+        world = self.world
+        world.sent(self, receivers, message)
+        for receiver in receivers:
+            other = world.hosts.get(receiver)
+            if other is None:
+                continue
+            if other.peer is None:
+                self._give_up(other, (5, 100), other.life)
+                continue
+            if not world.links.open(self.name, other.name):
+                self._give_up(other, (500, 3_000))
+                continue
+            for delay_ms in world.links.delays_ms(self.name, other.name):
+                world.clock.later(delay_ms, other.act, other.life, other.take, e.Received(self.id, message))
+
+    def _give_up(self, other: Host, within_ms: tuple[int, int], life: int | None = None) -> None:
+        """Perhaps the transport says so, after a while, that this message could not be brought."""
+        world = self.world
+        if world.rng.random() < LOST_NOTICED_SHARE:
+            world.clock.later(world.rng.randint(*within_ms), self.act, self.life, self._lose, other, life)
+
+    def _lose(self, other: Host, life: int | None) -> None:
+        """Of a dead process only while it is not back; behind a cut the news may be old."""
+        if life is None or other.life == life:
+            self.take(e.PeerLost(other.id))
+
+    def _set_timer(self, action: a.SetTimer) -> None:
+        self.timers += 1
+        self.world.clock.later(action.after_ms, self.act, self.life, self._fire, action.timer)
+
+    def _fire(self, timer: e.Timer) -> None:
+        self.timers -= 1
+        self.take(e.TimerFired(timer))
+
+    def _fetch(self, action: a.Fetch) -> None:
+        digest = action.ref.digest
+        if digest in self.fetching:
+            return
+        if self.has(digest):
+            self.world.clock.later(1, self.act, self.life, self.take, e.BlobArrived(digest))
+            return
+        self.fetching.add(digest)
+        transfer = transfers.Transfer(
+            self,
+            action.ref.size,
+            action.holders,
+            lambda holder: holder.has(digest),
+            lambda: self._arrived(digest, action.kind),
+            lambda: self._not_arrived(digest),
+        )
+        transfers.start(self.world, transfer)
+
+    def _arrived(self, digest: Digest, kind: str) -> None:
+        assert self.peer is not None
+        self.fetching.discard(digest)
+        (self.disk.results if kind == "result" else self.memory)[digest] = self.peer.round
+        self.take(e.BlobArrived(digest))
+
+    def _not_arrived(self, digest: Digest) -> None:
+        self.fetching.discard(digest)
+        self.take(e.BlobFailed(digest))
+
+    def _train(self, action: a.Train) -> None:
+        self.training = action.round
+        assert self.state is not None
+        anchor = self.state.anchor
+        needed_ms = int(action.steps * self.step_ms * self.world.rng.uniform(0.8, 1.3))
+        clock = self.world.clock
+        clock.later(needed_ms // 2, self.act, self.life, self._progress, action)
+        clock.later(needed_ms, self.act, self.life, self._trained, action, anchor)
+
+    def _progress(self, action: a.Train) -> None:
+        if self.training == action.round:
+            self.take(e.Progress(action.round, action.steps // 2))
+
+    def _trained(self, action: a.Train, anchor: Digest) -> None:
+        """Training ends, unless another round's began meanwhile; its parts live in memory only."""
+        if self.training != action.round:
+            return
+        self.training = 0
+        parts = content.contribution(self.id, self.life, action.round, anchor, action.parts)
+        self.memory.update((ref.digest, action.round) for ref in parts)
+        event = e.Trained(action.round, TOKENS - self.world.rng.randint(0, 2) * 100, action.steps, parts)
+        self.world.trained(self, event)
+        self.take(event)
+
+    def _aggregate(self, action: a.Aggregate) -> None:
+        for _, _, ref in action.inputs:
+            self.world.require(self.has(ref.digest), f"{self.name} sums a contribution that it does not hold")
+        after_ms = self.world.rng.randint(5, 60)
+        self.world.clock.later(after_ms, self.act, self.life, self._aggregated, action)
+
+    def _aggregated(self, action: a.Aggregate) -> None:
+        blob = content.mean(action)
+        self.disk.results[blob.digest] = action.round
+        self.world.means[blob.digest] = action
+        self.take(e.Aggregated(action.round, action.view, action.revision, action.part, blob))
+
+    def _apply(self, action: a.Apply) -> None:
+        body = action.body
+        for ref in body.blobs:
+            self.world.require(self.has(ref.digest), f"{self.name} applies an update that it does not hold")
+        state = self.state
+        self.world.require(
+            state is not None and state.anchor == body.anchor,
+            f"{self.name} applies update {body.round} to another state than it starts from",
+        )
+        after_ms = self.world.rng.randint(10, 120)
+        self.world.clock.later(after_ms, self.act, self.life, self._applied, state, action)
+
+    def _applied(self, state: e.StateLoaded, action: a.Apply) -> None:
+        self._have(content.stepped(state, action.body))
+
+    def _have(self, state: e.StateLoaded) -> None:
+        """Go on with a state at once; it comes to disk later, behind the peer's back."""
+        self.state = state
+        self.world.loaded(self, state)
+        after_ms = self.world.rng.randint(10, SAVE_MS_MAX)
+        self.world.clock.later(after_ms, self.act, self.life, self.disk.keep, state)
+        self.take(state)
+
+    def _load_state(self, action: a.LoadState) -> None:
+        state = e.StateLoaded(action.round, action.anchor, action.blobs)
+        transfer = transfers.Transfer(
+            self,
+            sum(ref.size for ref in action.blobs),
+            action.holders,
+            lambda holder: holder.disk.state_of(action.anchor) is not None,
+            lambda: self._have(state),
+            lambda: self.take(e.StateFailed(action.round)),
+        )
+        transfers.start(self.world, transfer)
+
+    def _persist(self, action: a.Persist) -> None:
+        self.held_up = True
+        after_ms = self.world.rng.randint(0, WRITE_MS_MAX)
+        self.world.clock.later(after_ms, self.act, self.life, self._written, action.record)
+
+    def _written(self, record: a.Record) -> None:
+        self.write(record)
+        self._go_on()
+
+    def write(self, record: a.Record) -> None:
+        """A write is complete. A commit that is on disk is one that this peer never takes back."""
+        if isinstance(record, a.Committed):
+            self.world.committed(self, record.commit)
+        self.disk.write(record)
+
+    def go_on_with(self, action: a.Action) -> None:
+        """Do this action, and those behind it, when the frost is over."""
+        self.queue.appendleft(action)
+        self.held_up = True
+        self.act(self.life, self._go_on)
+
+    def _go_on(self) -> None:
+        self.held_up = False
+        self._drain()
+
+    def _forget(self, action: a.Forget) -> None:
+        self.disk.forget(action.before_round)
+        self.memory = {digest: at for digest, at in self.memory.items() if at >= action.before_round}
+
+    def _settle(self, action: a.Settle) -> None:
+        self.world.note(self.name, f"contribution to round {action.round}: {action.included}")
+
+    def _rejected(self, action: a.Rejected) -> None:
+        self.world.rejected[action.reason] += 1
+
+    def _ended(self, action: a.Ended) -> None:
+        """One that left is gone for good; when the run is complete, everybody stays to help the others."""
+        self.world.note(self.name, f"ends: {action.reason}")
+        if action.reason == "left":
+            self.finished = True
+            self.life += 1
+            self._down()
+
+
+_PERFORM: dict[type, Callable[[Host, Any], None]] = {
+    a.Send: Host._send,
+    a.SetTimer: Host._set_timer,
+    a.Fetch: Host._fetch,
+    a.Train: Host._train,
+    a.Aggregate: Host._aggregate,
+    a.Apply: Host._apply,
+    a.Settle: Host._settle,
+    a.LoadState: Host._load_state,
+    a.Persist: Host._persist,
+    a.Forget: Host._forget,
+    a.Rejected: Host._rejected,
+    a.Ended: Host._ended,
+}

@@ -1,0 +1,105 @@
+"""What a simulated run is: how many peers, how long, what may go wrong, and the manifest they agree on."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import cache
+
+from atoll.protocol.errors import ConfigError
+from atoll.protocol.ids import PeerId
+from atoll.protocol.keys import Key
+from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, RoundRules, SignedManifest, sign
+from atoll.simulator.content import NUMEL, initial_state
+from atoll.simulator.traps import MOMENTS
+
+FAULTS = ("crash", "loss", "reorder", "partition", "freeze", "slow", "churn")
+PEERS_MAX = 256
+ROUNDS_MAX = 10_000
+STEPS, STEP_MS, TOKENS = 10, 100, 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """`peers` workers, and one witness on top: the coordinator. `rounds` outer updates under faults.
+
+    Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule.
+    """
+
+    peers: int
+    rounds: int
+    faults: frozenset[str] = frozenset()
+    moments: tuple[str, ...] = tuple(MOMENTS)
+
+    @property
+    def joining_later(self) -> int:
+        """Workers that come while the run is under way."""
+        return max(1, self.peers // 4) if "churn" in self.faults else 0
+
+
+def setting(peers: int, rounds: int, faults: str) -> Setting:
+    """A checked setting; ConfigError says what would be right."""
+    if not 1 <= peers <= PEERS_MAX:
+        raise ConfigError(f"peers = {peers}", "simulate network", f"1 to {PEERS_MAX} workers")
+    if not 1 <= rounds <= ROUNDS_MAX:
+        raise ConfigError(f"rounds = {rounds}", "simulate network", f"1 to {ROUNDS_MAX}")
+    return Setting(peers, rounds, faults_of(faults))
+
+
+def faults_of(text: str) -> frozenset[str]:
+    """`crash,loss` as a set; `heavy` is all of them, `none` none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    chosen: set[str] = set()
+    for name in names or ["none"]:
+        if name == "heavy":
+            chosen.update(FAULTS)
+        elif name in FAULTS:
+            chosen.add(name)
+        elif name != "none":
+            known = (*FAULTS, "heavy", "none")
+            near = difflib.get_close_matches(name, known, 1)
+            right = f"did you mean {near[0]!r}?" if near else f"some of {', '.join(known)}"
+            raise ConfigError(f"unknown fault {name!r}", "simulate network", right)
+    return frozenset(chosen)
+
+
+@cache
+def _authority() -> Key:
+    return Key(b"simulated authority, no secret!!")
+
+
+FURTHER_UPDATES = 2
+"""What is asked of everybody once the faults stop; two, as the first may have been under way already."""
+
+
+def rules(seed: int, chosen: Setting) -> RoundRules:
+    """Times of a small model on a good network, so that faults of seconds matter.
+
+    Every fourth seed's run is complete when all goes well: then everybody must end. The others go on.
+    """
+    return RoundRules(
+        rounds=chosen.rounds + FURTHER_UPDATES if seed % 4 == 3 else 0,
+        grace_ms_min=200,
+        grace_ms_max=2_000,
+        train_ms_max=20_000,
+        deadline_ms=4_000,
+        retry_ms=300,
+        lease_ms=3_000,
+        start_workers=chosen.peers,
+    )
+
+
+def manifest_of(seed: int, chosen: Setting, witness: PeerId) -> SignedManifest:
+    """A real, signed manifest. The first member is the witness; the workers join it as outsiders do."""
+    return sign(
+        Manifest(
+            name=f"simulation {seed}",
+            authority=_authority().peer,
+            numel=NUMEL,
+            anchor_blobs=initial_state(),
+            assignment=Assignment(STEPS, TOKENS),
+            rounds=rules(seed, chosen),
+            membership=MembershipRules(witnesses=(witness,)),
+        ),
+        _authority(),
+    )

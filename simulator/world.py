@@ -1,0 +1,151 @@
+"""All there is in one trial: a clock, links, hosts, traps and those who watch. One seed decides it all."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from atoll.protocol import actions as a
+from atoll.protocol import events as e
+from atoll.protocol.ids import Digest, PeerId
+from atoll.protocol.ledger import Body, Commit, Member, Role
+from atoll.simulator.clock import Clock
+from atoll.simulator.host import Host
+from atoll.simulator.links import Links
+from atoll.simulator.setting import Setting, manifest_of
+from atoll.simulator.signing import key_ring
+from atoll.simulator.trace import Trace
+from atoll.simulator.traffic import Traffic
+from atoll.simulator.traps import Trap
+
+JOIN_MS_MAX = 2_000
+
+
+class Violation(Exception):
+    """Something happened that must never happen. The text says what."""
+
+
+class World:
+    def __init__(self, seed: int, chosen: Setting, watchers: Sequence[Any], traced: bool = False) -> None:
+        self.seed, self.setting = seed, chosen
+        self.clock = Clock()
+        self.rng = random.Random(f"{seed} work")
+        self.links = Links(random.Random(f"{seed} links"))
+        self.ring = key_ring(seed, 1 + chosen.peers + chosen.joining_later)
+        ids = list(self.ring.secrets)
+        self.signed = manifest_of(seed, chosen, ids[0])
+        self.trace = Trace(self) if traced else None
+        self.traffic = Traffic()
+        self.rejected: Counter[str] = Counter()
+        self.traps: list[Trap] = []
+        self.means: dict[Digest, a.Aggregate] = {}
+        self.contributions: dict[tuple[PeerId, int], list[e.Trained]] = {}
+        self.chain: list[Commit] = []
+        self.updates = 0
+        self.view_max = 0
+        self._watch(watchers)
+        self.hosts = {ids[0]: Host(self, "w", ids[0], Role.WITNESS)}
+        for index, peer in enumerate(ids[1:], 1):
+            self.hosts[peer] = Host(self, f"p{index}", peer, Role.WORKER)
+        self.waiting_to_join = ids[1 + chosen.peers :]
+
+    def _watch(self, watchers: Sequence[Any]) -> None:
+        """Each watcher has the methods for what it wants to see."""
+        for watcher in watchers:
+            watcher.world = self
+        self._on_commit = [w.on_commit for w in watchers if hasattr(w, "on_commit")]
+        self._on_state = [w.on_state for w in watchers if hasattr(w, "on_state")]
+        self._on_send = [w.on_send for w in watchers if hasattr(w, "on_send")]
+
+    def boot(self) -> None:
+        """The witness starts with the initial state, the workers soon after with nothing."""
+        first, *others = self.hosts.values()
+        manifest = self.signed.manifest
+        first.disk.keep(e.StateLoaded(0, manifest.anchor, manifest.anchor_blobs))
+        first.boot()
+        for host in others:
+            if host.id not in self.waiting_to_join:
+                self.clock.later(self.rng.randint(0, JOIN_MS_MAX), self._boot, host)
+
+    def _boot(self, host: Host) -> None:
+        if not host.alive and not host.finished:
+            host.boot()
+
+    def revive(self, host: Host) -> None:
+        if not host.alive and not host.finished:
+            self.note(host.name, "is back")
+            host.boot()
+
+    # ---- who there is ---------------------------------------------------------------------------
+
+    def members(self, round_: int) -> tuple[Member, ...]:
+        """The members of a round, by the commits seen so far anywhere."""
+        return self.signed.genesis.members if round_ == 1 else self.chain[round_ - 2].body.members
+
+    @property
+    def height(self) -> int:
+        return len(self.chain)
+
+    @property
+    def alive(self) -> list[Host]:
+        return [host for host in self.hosts.values() if host.alive]
+
+    def known_to(self, host: Host) -> tuple[PeerId, ...]:
+        return tuple(
+            other.id
+            for other in self.hosts.values()
+            if other is not host and other.life and not other.finished
+        )
+
+    def leader(self) -> Host | None:
+        """Who leads in the eyes of the peer that is furthest."""
+        ahead = max(
+            (host.peer for host in self.alive if host.peer is not None),
+            key=lambda peer: (peer.ledger.height, peer.view),
+            default=None,
+        )
+        return self.hosts.get(ahead.leader) if ahead is not None else None
+
+    # ---- what happens ---------------------------------------------------------------------------
+
+    def note(self, who: str, text: str) -> None:
+        if self.trace is not None:
+            self.trace.line(who, text)
+
+    def require(self, holds: bool, what: str) -> None:
+        if not holds:
+            raise Violation(what)
+
+    def sprung(self, host: Host, action: a.Action) -> bool:
+        """Whether a trap was waiting for just this action; the host is down then."""
+        for trap in self.traps:
+            if trap.springs(self, host, action):
+                self.traps.remove(trap)
+                return True
+        return False
+
+    def sent(self, host: Host, receivers: tuple[PeerId, ...], message: Any) -> None:
+        self.traffic.count(message, len(receivers))
+        for see in self._on_send:
+            see(host, receivers, message)
+
+    def trained(self, host: Host, event: e.Trained) -> None:
+        self.contributions.setdefault((host.id, event.round), []).append(event)
+
+    def loaded(self, host: Host, state: e.StateLoaded) -> None:
+        for see in self._on_state:
+            see(host, state)
+
+    def committed(self, host: Host, commit: Commit) -> None:
+        """A peer takes a commit into its ledger. The watchers see it before it becomes part of the chain."""
+        for see in self._on_commit:
+            see(host, commit)
+        if commit.body.round == len(self.chain) + 1:
+            self.chain.append(commit)
+            self.updates += bool(commit.body.contributors)
+            self.view_max = max(self.view_max, commit.view)
+
+    def body_of(self, round_: int) -> Body | None:
+        return self.chain[round_ - 1].body if round_ <= len(self.chain) else None

@@ -1,0 +1,79 @@
+"""Messages that a peer should not send, made to fit the moment of the one that receives them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from protocol_samples import contributor, digest, peer, votes
+
+from atoll.protocol import messages as m
+from atoll.protocol.ids import BlobRef, PeerId
+from atoll.protocol.ledger import Body, Commit, Kind, Role
+from atoll.protocol.peer import Peer
+
+
+def body(p: Peer, **changes: Any) -> Body:
+    """A skip that nothing is wrong with, but for `changes`."""
+    assert p.catchup.anchor is not None
+    sound = Body(p.terms.run_id, p.round, p.terms.parent, Kind.SKIP, p.catchup.anchor, p.terms.members)
+    return dataclasses.replace(sound, **changes)
+
+
+def cut(p: Peer, *contributors: Any) -> m.Cut:
+    return m.Cut(p.round, p.view, 9, contributors)
+
+
+def plan(p: Peer, *columns: m.Column) -> m.Plan:
+    return m.Plan(p.round, p.view, 1, (contributor("w1"), contributor("w2")), columns)
+
+
+def commits(p: Peer, *names: str) -> m.Commits:
+    decided = body(p)
+    return m.Commits(p.round + 1, (Commit(decided, 0, votes(decided, names)),), p.round)
+
+
+X = digest("something else")
+FORGERIES: dict[str, Callable[[Peer], m.Message]] = {
+    "a plan": plan,
+    "a plan of a part that does not exist": lambda p: plan(p, m.Column(99, (BlobRef(X, 1),) * 2)),
+    "a plan with a column too short": lambda p: plan(p, m.Column(0, (BlobRef(X, p.terms.part_bytes[0]),))),
+    "a plan of blobs of another size": lambda p: plan(p, m.Column(0, (BlobRef(X, 1),) * 2)),
+    "a cut": lambda p: cut(p, contributor("w1"), contributor("w2")),
+    "a cut of nobody": cut,
+    "a cut with a stranger": lambda p: cut(p, contributor("w1"), contributor("w9")),
+    "a cut that names one twice": lambda p: cut(p, contributor("w1"), contributor("w1")),
+    "a cut of weights of nothing": lambda p: cut(p, *(contributor(n, weight=0) for n in ("w1", "w2"))),
+    "a cut of weights beyond measure": lambda p: cut(
+        p, *(contributor(n, (1 << 64) - 1, (1 << 64) - 1) for n in ("w1", "w2"))
+    ),
+    "a proposal": lambda p: m.Propose(p.round, p.view, body(p)),
+    "a proposal that starts from another anchor": lambda p: m.Propose(p.round, p.view, body(p, anchor=X)),
+    "a proposal that follows another commit": lambda p: m.Propose(p.round, p.view, body(p, parent=X)),
+    "a second proposal": lambda p: m.Propose(p.round, p.view, body(p, members=p.terms.members[:1])),
+    "a call for promises": lambda p: m.Prepare(p.round, p.view),
+    "a promise of a body that follows another commit": lambda p: m.Promise(
+        p.round, p.view, (p.view - 1, body(p, parent=X))
+    ),
+    "a promise that accepted its own view": lambda p: m.Promise(p.round, p.view, (p.view, body(p))),
+    "an offer": lambda p: m.Offer(p.round, p.view, p.terms.parent, 1, 1, ()),
+    "an offer from another anchor": lambda p: m.Offer(p.round, p.view, X, 1, 1, ()),
+    "a report of a part that is not its own": lambda p: m.Held(p.round, p.view, 99, (peer("w1"),)),
+    "a sum that nobody asked for": lambda p: m.Reduced(p.round, p.view, 9, 0, BlobRef(X, 1)),
+    "a vote for something else": lambda p: m.Vote(p.round, p.view, X, bytes(64)),
+    "a commit without votes": commits,
+    "a commit of strangers": lambda p: commits(p, "w7", "w8", "w9"),
+    "a commit of a name that is none": lambda p: m.Commits(
+        p.round + 1, (Commit(body(p), 0, ((PeerId("\x1b[2J\n" * 1000), b""),)),), p.round
+    ),
+    "a commit of too few": lambda p: commits(p, "w1"),
+    "a state of another size": lambda p: m.State(p.round - 1, X, ()),
+    "a state that nobody asked for": lambda p: m.State(
+        p.round - 1, X, tuple(BlobRef(X, ref.size) for ref in p.config.manifest.anchor_blobs)
+    ),
+    "a request to witness": lambda p: m.Join(p.round, Role.WITNESS),
+    "a sign of life of long ago": lambda p: m.Alive(0, 0, 1),
+    "a farewell of long ago": lambda p: m.Leave(max(0, p.round - 5), "left"),
+    "a refusal": lambda p: m.Refuse(p.round, "no"),
+}

@@ -1,0 +1,299 @@
+"""A few real peers in one process, moved by hand: virtual time, mail that waits to be delivered, no chance.
+
+Nothing happens unless a test asks for it: mail lies until `deliver`, a worker is done when `train` says so,
+timers fire when `pass_time` lets them. Blobs are digests that machines have or have not. After every event
+the driver checks what must always hold: one history, one anchor for each round, every message fits the wire.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from protocol_samples import ASSIGNED, initial_blobs, key, manifest, member, part_bytes, peer
+
+from atoll.protocol import actions as a
+from atoll.protocol import events as e
+from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_of
+from atoll.protocol.ledger import Body, Commit, Genesis, Ledger
+from atoll.protocol.manifest import RoundRules
+from atoll.protocol.messages import Message
+from atoll.protocol.peer import Peer, PeerConfig, Saved
+from atoll.protocol.terms import by_hash
+from atoll.protocol.wire.convert import decode, encode
+
+DELIVERIES_MAX = 20_000
+ACTIONS_MAX = 200
+
+
+@dataclass
+class Disk:
+    """What outlives a process."""
+
+    commits: list[Commit] = field(default_factory=list)
+    saved: Saved = field(default_factory=Saved)
+    results: dict[Digest, int] = field(default_factory=dict)
+    states: list[e.StateLoaded] = field(default_factory=list)
+
+
+class Machine:
+    """One peer, and what it was asked to do and has not done yet."""
+
+    def __init__(self, swarm: Swarm, name: str) -> None:
+        self.swarm, self.name, self.id = swarm, name, peer(name)
+        self.disk = Disk()
+        self.peer: Peer | None = None
+        self.fresh()
+
+    def fresh(self) -> None:
+        self.memory: set[Digest] = set()
+        self.order: a.Train | None = None
+        self.log: list[a.Action] = []
+        self.in_touch = True
+
+    def start(self) -> None:
+        """Begin on what the disk holds."""
+        ledger = Ledger(self.swarm.genesis)
+        for commit in self.disk.commits:
+            ledger.append(commit, key(self.name))
+        role = member(self.name).role
+        config = PeerConfig(self.swarm.manifest, role, part_bytes)
+        self.peer = Peer(config, key(self.name), ledger, self.disk.saved)
+        state = self.disk.states[-1] if self.disk.states else None
+        self.take(e.Started(state, tuple(self.disk.results)))
+        self.take(e.Found(tuple(m.id for m in self.swarm.machines.values() if m is not self)))
+
+    def has(self, digest: Digest) -> bool:
+        return self.peer is not None and (digest in self.memory or digest in self.disk.results)
+
+    def take(self, event: e.Event) -> list[a.Action]:
+        """Hand an event to the peer and note what it wants; the swarm performs it."""
+        assert self.peer is not None, f"{self.name} is dead"
+        actions = self.peer.handle(event, self.swarm.now_ms)
+        assert len(actions) <= ACTIONS_MAX, f"{self.name} wants {len(actions)} things at once"
+        for action in actions:
+            self.log.append(action)
+            self.perform(action)
+        self.swarm.check(self)
+        return actions
+
+    def perform(self, action: a.Action) -> None:
+        """What is instant happens; the rest waits in the swarm's queues."""
+        swarm = self.swarm
+        match action:
+            case a.Send(to, message):
+                assert decode(encode(message)) == message
+                assert self.id not in to
+                swarm.mail.extend((self, swarm.by_id[receiver], message) for receiver in to)
+            case a.SetTimer(timer, after_ms):
+                assert after_ms > 0
+                swarm.timers.append((swarm.now_ms + after_ms, self, timer))
+            case a.Train():
+                self.order = action
+            case a.Persist(record):
+                self.write(record)
+            case a.Fetch() | a.Aggregate() | a.Apply() | a.LoadState():
+                swarm.chores.append((self, action))
+            case a.Forget(before_round):
+                kept = {digest: at for digest, at in self.disk.results.items() if at >= before_round}
+                self.disk.results = kept
+            case _:
+                pass
+
+    def store(self, digest: Digest, result: bool) -> None:
+        """Results are on disk; contributions of others live in memory."""
+        assert self.peer is not None
+        if result:
+            self.disk.results[digest] = self.peer.round
+        else:
+            self.memory.add(digest)
+
+    def write(self, record: a.Record) -> None:
+        saved = self.disk.saved
+        match record:
+            case a.Committed(commit):
+                self.disk.commits.append(commit)
+            case a.Promised(round_, view):
+                saved.promised = (round_, view)
+            case a.Accepted(round_, view, body):
+                saved.accepted = (round_, view, body)
+            case a.Proposed(round_, view, body):
+                saved.proposed = (round_, view, body)
+
+    # ---- work -----------------------------------------------------------------------------------
+
+    def train(self, tokens: int = ASSIGNED.tokens) -> None:
+        order, self.order = self.order, None
+        assert order is not None, f"{self.name} was not asked to train"
+        seed = f"{self.name} {order.round} {self.swarm.now_ms}".encode()
+        parts = tuple(
+            BlobRef(digest_of(seed, bytes([part])), size) for part, size in enumerate(part_bytes(order.parts))
+        )
+        self.memory.update(ref.digest for ref in parts)
+        self.take(e.Trained(order.round, tokens, order.steps, parts))
+
+    def do(self, chore: a.Action) -> None:
+        match chore:
+            case a.Fetch(ref, holders):
+                holder = self.swarm.holder(self, holders, lambda m: m.has(ref.digest))
+                if holder is not None:
+                    self.store(ref.digest, chore.kind == "result")
+                self.take(e.BlobArrived(ref.digest) if holder else e.BlobFailed(ref.digest))
+            case a.Aggregate():
+                self.aggregate(chore)
+            case a.Apply(body):
+                self.keep(self.step(body))
+            case a.LoadState(round_, anchor, blobs, holders):
+                state = e.StateLoaded(round_, anchor, blobs)
+                had = self.swarm.holder(
+                    self, holders, lambda m: any(s.anchor == anchor for s in m.disk.states)
+                )
+                if had is None:
+                    self.take(e.StateFailed(round_))
+                else:
+                    self.keep(state)
+
+    def aggregate(self, order: a.Aggregate) -> None:
+        assert order.inputs
+        assert all(0 < weight <= ASSIGNED.tokens for _, weight, _ in order.inputs)
+        assert all(self.has(ref.digest) for _, _, ref in order.inputs)
+        pieces = (f"{who} {weight} {ref.digest}".encode() for who, weight, ref in order.inputs)
+        blob = BlobRef(digest_of(b"mean", *pieces), part_bytes(order.parts)[order.part])
+        self.store(blob.digest, result=True)
+        self.take(e.Aggregated(order.round, order.view, order.revision, order.part, blob))
+
+    def step(self, body: Body) -> e.StateLoaded:
+        """The outer step that a commit decided."""
+        state = self.disk.states[-1]
+        assert state.anchor == body.anchor
+        assert all(self.has(ref.digest) for ref in body.blobs)
+        update = [digest_bytes(ref.digest) for ref in body.blobs]
+        return state_of(
+            body.round,
+            [BlobRef(digest_of(b"step", digest_bytes(r.digest), *update), r.size) for r in state.blobs],
+        )
+
+    def keep(self, state: e.StateLoaded) -> None:
+        self.disk.states.append(state)
+        self.take(state)
+
+
+def state_of(round_: int, blobs: list[BlobRef]) -> e.StateLoaded:
+    return e.StateLoaded(round_, digest_of(*(digest_bytes(ref.digest) for ref in blobs)), tuple(blobs))
+
+
+class Swarm:
+    """The members begin at round 1 with the initial state; `outsiders` know the manifest and nothing else."""
+
+    def __init__(self, members: list[str], outsiders: list[str], rules: RoundRules, order: Order) -> None:
+        self.manifest = manifest(rules)
+        everybody = sorted((member(name) for name in members), key=lambda m: m.peer)
+        self.genesis = Genesis(order.run_id(members), self.manifest.anchor, tuple(everybody))
+        self.machines = {name: Machine(self, name) for name in (*members, *outsiders)}
+        self.by_id = {machine.id: machine for machine in self.machines.values()}
+        self.now_ms = 0
+        self.mail: deque[tuple[Machine, Machine, Message]] = deque()
+        self.timers: list[tuple[int, Machine, e.Timer]] = []
+        self.chores: deque[tuple[Machine, a.Action]] = deque()
+        self.history: dict[int, Digest] = {}
+        self.anchors: dict[int, Digest] = {0: self.manifest.anchor}
+        for name in members:
+            self.machines[name].disk.states.append(state_of(0, list(initial_blobs())))
+            self.machines[name].start()
+
+    @property
+    def alive(self) -> list[Machine]:
+        return [machine for machine in self.machines.values() if machine.peer is not None]
+
+    # ---- what must always hold ------------------------------------------------------------------
+
+    def check(self, machine: Machine) -> None:
+        """One history, one anchor after each round."""
+        assert machine.peer is not None
+        for commit in machine.peer.ledger.commits:
+            digest = self.history.setdefault(commit.body.round, commit.body.digest)
+            assert digest == commit.body.digest, f"two commits of round {commit.body.round}"
+        state = machine.peer.catchup.state
+        if state is not None and state.round <= machine.peer.ledger.height:
+            anchor = self.anchors.setdefault(state.round, state.anchor)
+            assert anchor == state.anchor, f"two anchors after round {state.round}"
+
+    # ---- the world ------------------------------------------------------------------------------
+
+    def touch(self, one: Machine, other: Machine) -> bool:
+        return one is other or (one.in_touch and other.in_touch)
+
+    def holder(
+        self, asker: Machine, holders: tuple[PeerId, ...], has: Callable[[Machine], bool]
+    ) -> Machine | None:
+        machines = [self.by_id[holder] for holder in holders]
+        return next((m for m in machines if m.peer and self.touch(asker, m) and has(m)), None)
+
+    def step(self) -> bool:
+        """Deliver one letter, or do one chore; whether there was any."""
+        if self.mail:
+            sender, receiver, message = self.mail.popleft()
+            if receiver.peer is not None and self.touch(sender, receiver):
+                receiver.take(e.Received(sender.id, message))
+        elif self.chores:
+            machine, chore = self.chores.popleft()
+            if machine.peer is not None:
+                machine.do(chore)
+        else:
+            return False
+        return True
+
+    def deliver(self, until: Callable[[], bool] = lambda: False) -> bool:
+        """Until nothing is under way, or until something has happened; no time passes."""
+        for _ in range(DELIVERIES_MAX):
+            if until():
+                return True
+            if not self.step():
+                return until()
+        raise AssertionError("the peers never come to rest")
+
+    def pass_time(self, for_ms: int, until: Callable[[], bool] = lambda: False) -> bool:
+        """Timers fire in order, and everything that follows is delivered at once."""
+        end_ms = self.now_ms + for_ms
+        while not self.deliver(until):
+            due = min((at for at, _, _ in self.timers), default=end_ms + 1)
+            if due > end_ms:
+                self.now_ms = end_ms
+                return False
+            index = next(i for i, (at, _, _) in enumerate(self.timers) if at == due)
+            self.now_ms, machine, timer = self.timers.pop(index)
+            if machine.peer is not None:
+                machine.take(e.TimerFired(timer))
+        return True
+
+    def kill(self, name: str) -> None:
+        """The process is gone with its memory; letters from and to it are lost."""
+        dead = self.machines[name]
+        dead.peer = None
+        dead.fresh()
+        self.forget(dead)
+
+    def forget(self, machine: Machine) -> None:
+        self.mail = deque(letter for letter in self.mail if machine not in letter[:2])
+        self.chores = deque(chore for chore in self.chores if chore[0] is not machine)
+        self.timers = [timer for timer in self.timers if timer[1] is not machine]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Who is to lead round 1, and to own its parts: a run id is looked for under which chance has it so."""
+
+    leaders: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+
+    def run_id(self, members: list[str]) -> Digest:
+        voters = [peer(name) for name in members]
+        workers = [peer(name) for name in members if not member(name).role]
+        for attempt in range(100_000):
+            run = digest_of(b"scenario", str(attempt).encode())
+            leaders = by_hash(run, voters, "leader")[: len(self.leaders)]
+            owners = by_hash(run, workers, "owner")[: len(self.owners)]
+            if (leaders, owners) == (list(map(peer, self.leaders)), list(map(peer, self.owners))):
+                return run
+        raise AssertionError(f"no run id gives {self}")

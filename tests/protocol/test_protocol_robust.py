@@ -1,0 +1,239 @@
+"""Whatever well-formed messages come, in whatever moment, a peer answers with actions and breaks no promise.
+
+A peer is brought into a moment of a round by the driver, copied, and sent random messages by members,
+strangers and itself, made of what the moment knows (its digests, sizes, views, names) and of any other values.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from protocol_samples import ASSIGNED, RULES, digest, key, peer
+from swarm_driver import Order, Swarm
+from transcripts import Story, say
+from wire_strategies import Messages, Pool
+
+from atoll.protocol import actions as a
+from atoll.protocol import events as e
+from atoll.protocol.ids import BlobRef, Digest
+from atoll.protocol.ledger import Body, Kind, vote_message
+from atoll.protocol.peer import Peer
+from atoll.protocol.wire.convert import decode, encode
+
+ACTIONS_MAX = 150
+UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
+"""To make a failing story shorter would take minutes, and it has eight letters at most."""
+NAMES = ["coordinator", "w1", "w2", "w3"]
+MOMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "trains": ("w2", ()),
+    "witnesses": ("coordinator", ()),
+    "leads and waits": ("w1", ("w2 trains", "deliver")),
+    "has offered": ("w2", ("w2 trains", "deliver")),
+    "leads the exchange": ("w1", ("w1 w2 w3 train", "deliver until w1 plans")),
+    "has cut": ("w1", ("w1 w2 w3 train", "deliver until w1 cuts")),
+    "owns": ("w2", ("w1 w2 w3 train", "deliver until w2 reports")),
+    "sums": ("w2", ("w1 w2 w3 train", "deliver until w2 sums")),
+    "has proposed": ("w1", ("w1 w2 w3 train", "deliver until w1 proposes")),
+    "has voted": ("w2", ("w1 w2 w3 train", "deliver until w2 accepts")),
+    "leads a later view": ("w2", ("w1 dies", "w2 sees that w1 is gone", "w2 trains")),
+    "follows a later view": ("w3", ("w1 dies", "w3 sees that w1 is gone", "w3 trains")),
+    "applies": ("w2", ("w1 w2 w3 train", "deliver until w2 commits")),
+    "is in round 2": ("w2", ("w1 w2 w3 train", "deliver")),
+    "has no state": ("w4", ("w1 w2 w3 train", "deliver", "w4 starts")),
+    "asks to join": ("w4", ("w1 w2 w3 train", "deliver", "w4 starts", "3000 ms pass")),
+    "finishes": ("w2", ("w2 finishes",)),
+    "has left": ("w2", ("w2 leaves at once",)),
+}
+
+
+@cache
+def moment(name: str) -> tuple[Swarm, Peer, Messages]:
+    who, sentences = MOMENTS[name]
+    swarm = Swarm(NAMES, ["w4"], RULES, Order(("w1", "w2"), ("w2", "w3", "w1")))
+    swarm.deliver()
+    story = Story(swarm)
+    for sentence in ("1000 ms pass", *sentences):
+        say(story, sentence)
+    found = story.peer(who)
+    return swarm, found, Messages(pool_of(found))
+
+
+def pool_of(p: Peer) -> Pool:
+    """What a peer's moment is about."""
+    anchor = p.catchup.anchor or digest("none")
+    sound = Body(p.terms.run_id, p.round, p.terms.parent, Kind.SKIP, anchor, p.terms.members)
+    proposed = [lead.body for lead in [p.leading] if lead is not None and lead.body is not None]
+    proposed += [p.proposal.body] if p.proposal is not None else []
+    bodies = [sound, *proposed, *(commit.body for commit in p.ledger.commits)]
+    parts = [ref.digest for ref in p.mine.parts] if p.mine is not None else []
+    message = vote_message(p.terms.run_id, p.round, p.view, bodies[-1].digest)
+    return Pool(
+        run_id=p.terms.run_id,
+        rounds=(p.round, p.round, p.round, p.round - 1, p.round + 1),
+        views=(p.view, p.view, p.view + 1, 0, 1, 2, (1 << 31) + 1),
+        peers=[*map(peer, NAMES), peer("w4"), peer("w9")],
+        digests=[anchor, p.terms.parent, *(body.digest for body in bodies), *parts, digest("x")],
+        sizes=p.terms.part_bytes,
+        numbers=(1, 2, 3, 10, ASSIGNED.tokens, ASSIGNED.tokens + 1),
+        bodies=bodies,
+        signatures=[b"", bytes(64), key("w3").sign(message)],
+    )
+
+
+def copied(p: Peer) -> Peer:
+    """A peer of its own; what never changes is shared."""
+    shared = (p.signer, p.config, p.terms, p.ledger.genesis, *p.ledger.commits)
+    return copy.deepcopy(p, {id(thing): thing for thing in shared})
+
+
+class Watch:
+    """Performs nothing, and looks at everything that a peer wants."""
+
+    def __init__(self, p: Peer, now_ms: int) -> None:
+        self.peer, self.now_ms = p, now_ms
+        self.wanted: list[e.Event] = []
+        self.accepted: dict[tuple[int, int], Digest] = {}
+        self.promised = p.saved.promised
+        self.height = p.ledger.height
+        if p.saved.accepted is not None:
+            round_, view, body = p.saved.accepted
+            self.accepted[round_, view] = body.digest
+
+    def take(self, event: e.Event) -> None:
+        actions = self.peer.handle(event, self.now_ms)
+        assert len(actions) <= ACTIONS_MAX
+        assert not self.peer.inbox
+        assert not self.peer.out
+        for action in actions:
+            self.look(action)
+
+    def look(self, action: a.Action) -> None:
+        match action:
+            case a.Send(to, message):
+                assert to
+                assert self.peer.me not in to
+                assert decode(encode(message)) == message
+            case a.SetTimer(timer, after_ms):
+                assert after_ms > 0
+                self.wanted.append(e.TimerFired(timer))
+            case a.Fetch(ref, holders):
+                assert holders
+                self.wanted += [e.BlobArrived(ref.digest), e.BlobFailed(ref.digest)]
+            case a.Aggregate():
+                self.aggregate(action)
+            case a.Apply(body):
+                self.wanted.append(e.StateLoaded(body.round, digest("applied"), ()))
+            case a.LoadState(round_):
+                self.wanted.append(e.StateFailed(round_))
+            case a.Persist(record):
+                self.persist(record)
+            case _:
+                pass
+
+    def aggregate(self, order: a.Aggregate) -> None:
+        """What is to be summed is a mean of something, by weights that were assigned, of right sizes."""
+        assert len(order.inputs) >= self.peer.terms.quorum
+        assert len({who for who, _, _ in order.inputs}) == len(order.inputs)
+        for _, weight, ref in order.inputs:
+            assert 0 < weight <= ASSIGNED.tokens
+            assert ref.size == self.peer.terms.part_bytes[order.part]
+        blob = BlobRef(digest("a mean"), self.peer.terms.part_bytes[order.part])
+        self.wanted.append(e.Aggregated(order.round, order.view, order.revision, order.part, blob))
+
+    def persist(self, record: a.Record) -> None:
+        """One body in a view, no vote below a promise, promises only grow, commits only follow."""
+        match record:
+            case a.Promised(round_, view):
+                assert (round_, view) > self.promised
+                self.promised = (round_, view)
+            case a.Accepted(round_, view, body):
+                assert (round_, view) >= self.promised
+                assert self.accepted.setdefault((round_, view), body.digest) == body.digest
+            case a.Committed(commit):
+                assert commit.body.round == self.height + 1
+                self.height += 1
+
+
+@pytest.mark.parametrize("name", sorted(MOMENTS))
+def test_no_message_trips_a_peer(name: str) -> None:
+    swarm, original, messages = moment(name)
+    senders = st.sampled_from([*map(peer, NAMES), peer("w4"), peer("w9")])
+
+    @settings(max_examples=20, phases=UNSHRUNK)
+    @given(
+        st.lists(st.tuples(senders, messages.any, st.integers(0, 3000)), min_size=1, max_size=8), st.data()
+    )
+    def survives(letters: list[Any], data: st.DataObject) -> None:
+        watch = Watch(copied(original), swarm.now_ms)
+        for sender, message, after_ms in letters:
+            watch.now_ms += after_ms
+            watch.take(e.Received(sender, message))
+            if watch.wanted and data.draw(st.booleans()):
+                watch.take(watch.wanted.pop(data.draw(st.integers(0, len(watch.wanted) - 1))))
+
+    survives()
+
+
+@pytest.mark.parametrize("name", sorted(MOMENTS))
+def test_the_same_messages_have_the_same_effect(name: str) -> None:
+    """Deterministic: two copies of a peer want the same, and repeating a message is harmless."""
+    swarm, original, messages = moment(name)
+    senders = st.sampled_from([*map(peer, NAMES)])
+
+    @settings(max_examples=6, phases=UNSHRUNK)
+    @given(st.lists(st.tuples(senders, messages.any), min_size=1, max_size=5))
+    def same(letters: list[Any]) -> None:
+        one, other = copied(original), copied(original)
+        for sender, message in letters:
+            event = e.Received(sender, message)
+            assert one.handle(event, swarm.now_ms) == other.handle(event, swarm.now_ms)
+        for sender, message in letters:
+            Watch(one, swarm.now_ms).take(e.Received(sender, message))
+
+    same()
+
+
+# ---- what a peer can grow -----------------------------------------------------------------------
+
+
+def flood(name: str, make: Callable[[int], Any], count: int = 5000) -> Peer:
+    swarm, original, _ = moment(name)
+    grown = copied(original)
+    for number in range(count):
+        sender, message = make(number)
+        grown.handle(e.Received(sender, message), swarm.now_ms)
+    return grown
+
+
+def size(p: Peer) -> int:
+    """Entries in everything that a peer keeps of others."""
+    kept = (p.held, p.fetching, p.heard, p.lost, p.joiners, p.leavers, p.answered, p.found, p.out, p.inbox)
+    return sum(len(things) for things in kept)
+
+
+@pytest.mark.parametrize("name", ["leads and waits", "trains", "asks to join"])
+def test_a_crowd_of_strangers_fills_no_memory(name: str) -> None:
+    from atoll.protocol import messages as m
+    from atoll.protocol.ids import peer_id
+    from atoll.protocol.ledger import Role
+
+    def stranger(number: int) -> Any:
+        who = peer_id(number.to_bytes(32, "big"))
+        round_ = moment(name)[1].round
+        kinds = (m.Join(round_, Role.WORKER), m.AskCommits(0), m.Alive(0, 0, 1), m.Leave(round_))
+        return who, kinds[number % 4 if number % 8 < 4 else 0]
+
+    assert size(flood(name, stranger)) < 4096 + 2 * 1024 + 100
+
+
+def test_a_crowd_of_discoveries_fills_no_memory() -> None:
+    swarm, original, _ = moment("trains")
+    grown = copied(original)
+    grown.handle(e.Found(tuple(map(peer, (f"s{number}" for number in range(2000))))), swarm.now_ms)
+    assert len(grown.found) <= 1024

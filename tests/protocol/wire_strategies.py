@@ -1,0 +1,125 @@
+"""Random messages of every kind, as the wire allows them: any number that fits, any text, any digest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+from protocol_samples import RUN, digest, peer
+
+from atoll.protocol import messages as m
+from atoll.protocol.ids import REASON_MAX, BlobRef, Digest, PeerId
+from atoll.protocol.ledger import Body, Commit, Contributor, Kind, Member, Rejection, Role
+from atoll.protocol.wire.convert import ROUND_MAX
+
+U32, U64 = (1 << 32) - 1, (1 << 64) - 1
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+reasons = st.text(st.characters(categories=["L", "N", "P", "Zs"]), max_size=REASON_MAX // 8).map(
+    lambda text: "".join(letter for letter in text if letter.isprintable())
+)
+
+
+def near(values: Sequence[int], most: int) -> st.SearchStrategy[int]:
+    """Numbers that matter, and any other that the wire can carry."""
+    return st.one_of(st.sampled_from(list(values)), st.sampled_from([0, most]), st.integers(0, most))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What messages are about: the values that make a random message nearly right."""
+
+    run_id: Digest = RUN
+    rounds: Sequence[int] = (1, 2)
+    views: Sequence[int] = (0, 1, 2)
+    peers: Sequence[PeerId] = (peer("w1"), peer("w2"))
+    digests: Sequence[Digest] = (digest("a"), digest("b"))
+    sizes: Sequence[int] = (333, 334)
+    numbers: Sequence[int] = (1, 10, 1000)
+    bodies: Sequence[Body] = ()
+    signatures: Sequence[bytes] = (b"", bytes(64))
+
+
+class Messages:
+    """Strategies for one pool. `any` draws a message of any kind."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.rounds = near(pool.rounds, ROUND_MAX)
+        self.views, self.parts = near(pool.views, U32), near((0, 1, 2, 3), U32)
+        self.u32, self.u64 = near(pool.numbers, U32), near(pool.numbers, U64)
+        self.flags = st.booleans()
+        self.peers = st.one_of(st.sampled_from(list(pool.peers)), texts.map(PeerId))
+        self.digests = st.one_of(
+            st.sampled_from(list(pool.digests)),
+            st.binary(min_size=32, max_size=32).map(lambda b: Digest(b.hex())),
+        )
+        self.refs = st.builds(BlobRef, self.digests, near(pool.sizes, U64))
+        self.signatures = st.one_of(st.sampled_from(list(pool.signatures)), st.binary(max_size=70))
+        self.contributors = st.builds(Contributor, self.peers, self.u64, self.u32, self.u64)
+        self.bodies = self._bodies()
+        self.commits = st.builds(
+            Commit, self.bodies, self.views, self._few(st.tuples(self.peers, self.signatures))
+        )
+        self.kinds = self._kinds()
+        self.any = st.one_of(*self.kinds.values())
+
+    def _few(self, items: st.SearchStrategy) -> st.SearchStrategy:
+        return st.lists(items, max_size=4).map(tuple)
+
+    def _right_parts(self) -> st.SearchStrategy:
+        """Blobs of exactly the sizes that the codec gives, or any."""
+        exact = st.tuples(*(st.builds(BlobRef, self.digests, st.just(size)) for size in self.pool.sizes))
+        return st.one_of(exact, self._few(self.refs))
+
+    def _bodies(self) -> st.SearchStrategy[Body]:
+        body = st.builds(
+            Body,
+            run_id=st.one_of(st.just(self.pool.run_id), self.digests),
+            round=near(self.pool.rounds, U64),
+            parent=self.digests,
+            kind=st.sampled_from(Kind),
+            anchor=self.digests,
+            members=self._few(st.builds(Member, self.peers, st.sampled_from(Role), self.u64, self.u32)),
+            contributors=self._few(self.contributors),
+            rejected=self._few(st.builds(Rejection, self.peers, texts)),
+            blobs=self._right_parts(),
+            fragment=near((0,), U32),
+        )
+        return st.one_of(st.sampled_from(list(self.pool.bodies)), body) if self.pool.bodies else body
+
+    def _columns(self, participants: Sequence[Contributor]) -> st.SearchStrategy:
+        size = st.one_of(st.just(len(participants)), st.integers(0, 4))
+        blobs = size.flatmap(lambda n: st.lists(self.refs, min_size=n, max_size=n).map(tuple))
+        return self._few(st.builds(m.Column, self.parts, blobs))
+
+    def _plans(self) -> st.SearchStrategy[m.Plan]:
+        return self._few(self.contributors).flatmap(
+            lambda who: st.builds(m.Plan, self.rounds, self.views, self.u32, st.just(who), self._columns(who))
+        )
+
+    def _kinds(self) -> dict[str, st.SearchStrategy[m.Message]]:
+        r, v = self.rounds, self.views
+        few_peers, accepted = self._few(self.peers), st.none() | st.tuples(v, self.bodies)
+        return {
+            "Offer": st.builds(
+                m.Offer, r, v, self.digests, self.u64, self.u32, self._right_parts(), self.flags
+            ),
+            "Alive": st.builds(m.Alive, r, v, self.u32),
+            "Waiting": st.builds(m.Waiting, r, v, reasons),
+            "Plan": self._plans(),
+            "Held": st.builds(m.Held, r, v, self.parts, few_peers),
+            "Cut": st.builds(m.Cut, r, v, self.u32, self._few(self.contributors)),
+            "Reduced": st.builds(m.Reduced, r, v, self.u32, self.parts, self.refs),
+            "Propose": st.builds(m.Propose, r, v, self.bodies, few_peers, self.flags),
+            "Vote": st.builds(m.Vote, r, v, self.digests, self.signatures),
+            "Prepare": st.builds(m.Prepare, r, v),
+            "Promise": st.builds(m.Promise, r, v, accepted),
+            "Commits": st.builds(m.Commits, r, self._few(self.commits), self.u64),
+            "AskCommits": st.builds(m.AskCommits, r),
+            "Join": st.builds(m.Join, r, st.sampled_from(Role), self.signatures),
+            "Leave": st.builds(m.Leave, r, reasons),
+            "AskState": st.builds(m.AskState, r),
+            "State": st.builds(m.State, r, self.digests, self._few(self.refs)),
+            "Refuse": st.builds(m.Refuse, r, reasons),
+        }

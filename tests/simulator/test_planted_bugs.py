@@ -1,0 +1,155 @@
+"""A checker that catches nothing checks nothing: break one rule at a time, and see it caught."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from atoll.protocol import catchup, ledger, peer, terms
+from atoll.protocol import messages as m
+from atoll.protocol.actions import Apply
+from atoll.protocol.duties import rounds, voter
+from atoll.protocol.events import StateLoaded
+from atoll.protocol.ids import PeerId
+from atoll.protocol.leading import Leading
+from atoll.protocol.ledger import Contributor, vote_message
+from atoll.protocol.peer import Peer
+from atoll.simulator.host import Host
+from atoll.simulator.run import trial
+from atoll.simulator.setting import setting
+
+SEEDS = 60
+
+
+def findings(what: str, faults: str, moments: tuple[str, ...] = (), peers: int = 4) -> str:
+    """What the first seed that fails has to say, or an assertion that none of the seeds did."""
+    chosen = setting(peers, 6, faults)
+    if moments:
+        chosen = dataclasses.replace(chosen, moments=moments)
+    for seed in range(SEEDS):
+        outcome = trial(seed, chosen)
+        found = outcome.violation or outcome.stuck
+        if found is not None:
+            assert what in found, f"seed {seed} finds something else: {found}"
+            return found
+    raise AssertionError(f"none of {SEEDS} seeds found it")
+
+
+def _on(monkeypatch: pytest.MonkeyPatch, timer: str, extra: Callable[[Any], None]) -> None:
+    """Do something more when this timer fires."""
+    usual = peer._TIMERS[timer]
+
+    def both(one: Peer) -> None:
+        usual(one)
+        extra(one)
+
+    monkeypatch.setitem(peer._TIMERS, timer, both)
+
+
+def test_a_vote_before_the_blobs_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    def vote_at_once(one: Peer) -> None:
+        if one.proposal is not None and one.voted is None and one.ready and one.active:
+            voter._vote(one, one.proposal)
+
+    monkeypatch.setattr(voter, "react", vote_at_once)
+    findings("but held by", "none")
+
+
+def test_a_vote_below_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = voter.on_propose
+
+    def vote_anyway(one: Peer, sender: PeerId, propose: m.Propose) -> None:
+        if propose.view >= one.view or sender != one.terms.leader(propose.view):
+            take(one, sender, propose)
+        elif all(ref.digest in one.held for ref in propose.body.blobs):
+            message = vote_message(one.terms.run_id, one.round, propose.view, propose.body.digest)
+            signature = one.signer.sign(message)
+            one.tell(sender, m.Vote(one.round, propose.view, propose.body.digest, signature))
+
+    monkeypatch.setitem(peer._IN_ROUND, m.Propose, vote_anyway)
+    findings("after promising", "freeze,partition", ("propose",))
+
+
+def test_a_promise_that_a_crash_wipes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rule, broken by the disk: what was promised is not there after a restart."""
+    boot = Host.boot
+
+    def forgetful(machine: Host) -> None:
+        machine.disk.promised = machine.disk.accepted = None
+        boot(machine)
+
+    monkeypatch.setattr(Host, "boot", forgetful)
+    found = findings("", "crash", ("vote", "promise"))
+    assert any(words in found for words in ("after promising", "hides what it accepted", "two"))
+
+
+def test_a_new_leader_that_forgets_the_accepted_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Leading, "bound_to", property(lambda self: None))
+    findings("two histories", "crash", ("commits", "write committed"))
+
+
+def test_half_the_members_as_majority(monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(members: int) -> int:
+        return max(1, members // 2)
+
+    monkeypatch.setattr(ledger, "majority", half)
+    monkeypatch.setattr(terms, "majority", half)
+    findings("are no majority", "none")
+
+
+def test_a_weight_above_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def weigh_double(lead: Leading, sender: PeerId, offer: m.Offer) -> Contributor:
+        return Contributor(sender, 2 * offer.tokens, offer.steps, 10_000)
+
+    monkeypatch.setattr(Leading, "weigh", weigh_double)
+    findings("is not its due", "none")
+
+
+def test_an_update_that_a_peer_takes_for_a_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its state stays behind its ledger, so it stands for a round whose anchor it does not have."""
+    monkeypatch.setattr(catchup, "Kind", SimpleNamespace(UPDATE=None))
+    findings("starts from", "none")
+
+
+def test_one_machine_that_computes_other_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As faulty memory or a fused multiply-add would."""
+    apply = Host._applied
+
+    def other_bits(machine: Host, state: StateLoaded, action: Apply) -> None:
+        if machine.name == "p1":
+            state = dataclasses.replace(state, blobs=state.blobs[::-1])
+        apply(machine, state, action)
+
+    monkeypatch.setattr(Host, "_applied", other_bits)
+    findings("anchors differ: p1", "none")
+
+
+def test_timers_that_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    _on(monkeypatch, "retry", lambda one: [one.timer("hold", 30_000) for _ in range(8)])
+    findings("timers", "none")
+
+
+def test_memory_that_piles_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    enter = rounds.enter_round
+
+    def leak(one: Peer) -> None:
+        enter(one)
+        for name in range(400):
+            one.heard[PeerId(f"{one.round} {name}")] = 0
+
+    monkeypatch.setattr(rounds, "enter_round", leak)
+    findings("entries", "none")
+
+
+def test_a_leader_that_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "enter_view", lambda one, view: None)
+    findings("lag", "churn")
+
+
+def test_messages_that_are_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peer._TIMERS, "retry", lambda one: None)
+    findings("lag", "loss")

@@ -1,0 +1,84 @@
+"""The protocol under faults: nothing forbidden happens, and everybody gets on once the faults stop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from atoll.simulator.run import run_network, trial
+from atoll.simulator.setting import FAULTS, setting
+
+SEEDS = 20
+DIGEST_OF_TRACE = """\
+import hashlib
+from atoll.simulator.run import trial
+from atoll.simulator.setting import setting
+lines = trial(11, setting(5, 4, "heavy"), traced=True).trace
+print(len(lines), hashlib.sha256("\\n".join(lines).encode()).hexdigest())
+"""
+
+
+def test_without_faults_no_leader_is_replaced_and_nobody_refused() -> None:
+    for seed in range(5):
+        outcome = trial(seed, setting(7, 8, "none"))
+        assert (outcome.violation, outcome.stuck) == (None, None), f"FAIL seed={seed}"
+        assert outcome.view_max == 0
+        assert outcome.rejected == {}
+        assert outcome.updates == 10
+        assert outcome.commits == 11, "one more takes in the workers"
+
+
+def test_one_worker_and_the_witness_get_on() -> None:
+    outcome = trial(0, setting(1, 4, "none"))
+    assert (outcome.violation, outcome.stuck, outcome.updates) == (None, None, 6)
+
+
+@pytest.mark.parametrize("faults", [*FAULTS, "crash,loss,reorder"])
+def test_a_kind_of_fault_breaks_nothing(faults: str) -> None:
+    chosen = setting(7, 8, faults)
+    for seed in range(SEEDS // 4):
+        outcome = trial(seed, chosen)
+        assert (outcome.violation, outcome.stuck) == (None, None), f"FAIL seed={seed}"
+        assert outcome.rejected == {}, f"an honest peer is refused: seed={seed}"
+
+
+def test_all_faults_at_once_break_nothing() -> None:
+    report = run_network(7, 8, range(SEEDS), "heavy")
+    assert report["failures"] == []
+    assert (report["seeds"], report["violations"], report["stuck"]) == (SEEDS, 0, 0)
+    assert report["updates"] > 6 * SEEDS, "faults that stop all progress would show nothing"
+    assert report["view_max"] > 1, "leaders must be replaced for take-overs to be tested"
+
+
+def test_one_seed_gives_one_trace() -> None:
+    traces = [trial(3, setting(5, 4, "heavy"), traced=True).trace for _ in range(2)]
+    assert len(traces[0]) > 1_000
+    assert traces[0] == traces[1]
+    assert traces[0] != trial(4, setting(5, 4, "heavy"), traced=True).trace
+
+
+def test_a_trace_does_not_depend_on_the_process() -> None:
+    """Not on the order of sets, which Python changes from process to process."""
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", DIGEST_OF_TRACE],
+            env={**os.environ, "PYTHONHASHSEED": salt},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+        for salt in ("1", "2", "3")
+    }
+    assert len(said) == 1
+
+
+def test_the_simulator_starts_without_torch() -> None:
+    code = "import sys, atoll.simulator.run; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not {"torch", "numpy", "matplotlib", "hivemind", "grpc"}.intersection(done.stdout.split())
