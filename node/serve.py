@@ -205,7 +205,7 @@ async def _live(
             if stopping.done():
                 return stop.reason
             ended, now_s = daemon.peer.ended, asyncio.get_running_loop().time()
-            if ended == "left":
+            if ended is not None and ended.startswith("left"):
                 return "left the run"
             if ended is not None:
                 linger_until = linger_until or now_s + config.linger_s

@@ -45,7 +45,7 @@ class Catchup:
 
     def step(self, ledger: Ledger, held: Collection[Digest], me: PeerId) -> list[Action]:
         """The next action towards the head; none while one is under way or a state must be asked for."""
-        if self.applying or self.loading is not None:
+        if self.applying or self.loading is not None or self._too_far(ledger):
             return []
         while self.state is not None and self.state.round < ledger.height:
             commit = ledger.commit(self.state.round + 1)
@@ -71,9 +71,13 @@ class Catchup:
         """Whether replaying is no way: there is no state, it is too old, or the blobs are gone."""
         if self.applying or self.loading is not None:
             return False
-        if self.state is None or ledger.height - self.state.round > self.keep_rounds:
+        if self.state is None or self._too_far(ledger):
             return True
         return self.failures >= FETCHES_MAX * max(1, len(self.missing))
+
+    def _too_far(self, ledger: Ledger) -> bool:
+        """Whether the blobs that a replay needs may be forgotten already, here and elsewhere."""
+        return self.state is not None and ledger.height - self.state.round > self.keep_rounds
 
     def take(
         self, state: State, sender: PeerId, ledger: Ledger, others: Sequence[PeerId]

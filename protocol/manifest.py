@@ -205,10 +205,13 @@ def parse(raw: object, where: str) -> Manifest:
     if raw.get("format") != FORMAT:
         raise ConfigError(f"format {raw.get('format')!r}", where, f"this version of atoll reads {FORMAT}")
     try:
+        name, authority, numel = raw["name"], raw["authority"], raw["numel"]
+        if not (type(name) is type(authority) is str and type(numel) is int):
+            raise TypeError("name and authority are text, numel a whole number")
         manifest = Manifest(
-            name=str(raw["name"]),
-            authority=str(raw["authority"]),
-            numel=int(raw["numel"]),
+            name=name,
+            authority=authority,
+            numel=numel,
             anchor_blobs=tuple(
                 BlobRef(Digest(str(b["digest"])), int(b["size"])) for b in raw["anchor_blobs"]
             ),

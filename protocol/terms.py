@@ -115,6 +115,9 @@ def next_members(
         missed = 0 if member.peer in heard else member.missed + 1
         if member.peer not in leaving and missed <= rules.missed_max:
             kept.append(Member(member.peer, member.role, member.weight_from, missed))
+    if joiners and not any(member.missed == 0 for member in kept):
+        # joiners hold nothing of this round yet: who leaves stays until one of them has it
+        kept += [m for m in terms.members if m.peer in leaving and m.peer in heard]
     kept.sort(key=lambda member: (member.missed, member.peer))
     here = sum(member.missed == 0 for member in kept)
     del kept[max(here, 2 * here - 1) :]

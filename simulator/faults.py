@@ -33,7 +33,7 @@ class Faults:
         self.world = world
         self.rng = random.Random(f"{world.seed} faults")
         self.going = False
-        self.going_now: set[PeerId] = set()
+        self.asked_to_go: set[PeerId] = set()
 
     def start(self) -> None:
         self.going = True
@@ -88,13 +88,18 @@ class Faults:
         return living - 1 > len(members) // 2 or self.rng.random() < 0.1
 
     def _may_go(self) -> bool:
-        """Those who go do not come back: a majority must remain, and enough workers for the run to start."""
-        world = self.world
-        members = [world.hosts[member.peer] for member in world.members(world.height + 1)]
-        staying = sum(not (member.finished or member.id in self.going_now) for member in members)
-        workers = sum(not host.finished for host in world.hosts.values() if host.role is Role.WORKER)
+        """Those who go do not come back: a majority must remain, and enough workers for the run to go on.
+
+        A majority of all members, and of those alive: the dead may be no members any more when it has gone.
+        """
+        world, gone = self.world, self.asked_to_go
+        members = [member.peer for member in world.members(world.height + 1)]
+        alive = [peer for peer in members if world.hosts[peer].alive]
+        workers = sum(host.role is Role.WORKER and host.id not in gone for host in world.hosts.values())
         return (
-            world.updates > 0 and staying - 1 > len(members) // 2 and workers > 1 + world.setting.peers // 2
+            world.updates > 0
+            and workers > 1 + world.setting.peers // 2
+            and all(len(set(some) - gone) - 1 > len(some) // 2 for some in (members, alive))
         )
 
     # ---- kinds ----------------------------------------------------------------------------------
@@ -151,10 +156,9 @@ class Faults:
         if world.waiting_to_join and self.rng.random() < 0.5:
             world.revive(world.hosts[world.waiting_to_join.pop(0)])
             return
-        alive = [host for host in world.alive if host.role is Role.WORKER]
+        alive = [h for h in world.alive if h.role is Role.WORKER and h.id not in self.asked_to_go]
         if alive and self._may_go():
             victim, now = self.rng.choice(alive), self.rng.random() < 0.3
-            if now:
-                self.going_now.add(victim.id)
+            self.asked_to_go.add(victim.id)
             world.note(victim.name, f"is asked to finish{' now' if now else ''}")
             victim.act(victim.life, victim.take, e.Finish(now))

@@ -23,6 +23,10 @@ def react(peer: Peer) -> None:
     lead = peer.leading
     if lead is None or lead.body is not None or not (peer.ready and peer.active and lead.may_propose):
         return
+    here = len(_here(peer))
+    if here < peer.terms.majority:
+        peer.why = f"hears {here} of {len(peer.terms.voters)} members"
+        return
     proposed = peer.saved.proposed
     if lead.bound_to is not None:
         _propose(peer, lead, lead.bound_to, "a body that may have been committed")
@@ -70,17 +74,19 @@ def _joiners(peer: Peer) -> dict[PeerId, Role]:
 def _propose_new(peer: Peer, lead: Leading, kind: Kind, reason: str) -> None:
     assert peer.catchup.anchor is not None
     lead.leaving |= peer.leavers
-    body = lead.make_body(kind, peer.catchup.anchor, _here(peer) | {peer.me}, _joiners(peer))
+    body = lead.make_body(kind, peer.catchup.anchor, _here(peer), _joiners(peer))
     _propose(peer, lead, body, reason)
 
 
 def _here(peer: Peer) -> set[PeerId]:
-    """The members whose lease holds. Who has not led for a whole lease cannot tell silence from calm."""
+    """This peer and the members whose lease holds, while it leads.
+
+    Who has not led for a whole lease cannot tell silence from calm.
+    """
     since_ms = peer.now_ms - peer.rules.lease_ms
+    heard = {who for who in peer.terms.voters if peer.heard.get(who, since_ms - 1) >= since_ms}
     listened = peer.view_ms <= since_ms
-    return {
-        who for who in peer.terms.voters if not listened or peer.heard.get(who, since_ms - 1) >= since_ms
-    } - peer.lost
+    return (heard if listened else {*peer.terms.voters}) - peer.lost | {peer.me}
 
 
 def _propose(peer: Peer, lead: Leading, body: Body, reason: str) -> None:

@@ -43,6 +43,8 @@ def enter_round(peer: Peer) -> None:
     peer.timer("retry", rules.retry_ms)
     if peer.terms.complete:
         end(peer, f"the run has its {rules.rounds} updates")
+    elif peer.finishing and set(peer.terms.voters) <= {peer.me}:
+        end(peer, "left, as the last one")
     elif peer.finishing and not peer.is_member:
         end(peer, "left")
 

@@ -21,6 +21,13 @@ def body(p: Peer, **changes: Any) -> Body:
     return dataclasses.replace(sound, **changes)
 
 
+def proposed(p: Peer) -> Body:
+    """What this leader proposed."""
+    assert p.leading is not None
+    assert p.leading.body is not None
+    return p.leading.body
+
+
 def cut(p: Peer, *contributors: Any) -> m.Cut:
     return m.Cut(p.round, p.view, 9, contributors)
 
@@ -48,6 +55,7 @@ FORGERIES: dict[str, Callable[[Peer], m.Message]] = {
     "a cut of weights beyond measure": lambda p: cut(
         p, *(contributor(n, (1 << 64) - 1, (1 << 64) - 1) for n in ("w1", "w2"))
     ),
+    "a plan of the first view": lambda p: m.Plan(p.round, 0, 1, (), ()),
     "a proposal": lambda p: m.Propose(p.round, p.view, body(p)),
     "a proposal that starts from another anchor": lambda p: m.Propose(p.round, p.view, body(p, anchor=X)),
     "a proposal that follows another commit": lambda p: m.Propose(p.round, p.view, body(p, parent=X)),
@@ -62,6 +70,7 @@ FORGERIES: dict[str, Callable[[Peer], m.Message]] = {
     "a report of a part that is not its own": lambda p: m.Held(p.round, p.view, 99, (peer("w1"),)),
     "a sum that nobody asked for": lambda p: m.Reduced(p.round, p.view, 9, 0, BlobRef(X, 1)),
     "a vote for something else": lambda p: m.Vote(p.round, p.view, X, bytes(64)),
+    "a vote that it did not sign": lambda p: m.Vote(p.round, p.view, proposed(p).digest, bytes(64)),
     "a commit without votes": commits,
     "a commit of strangers": lambda p: commits(p, "w7", "w8", "w9"),
     "a commit of a name that is none": lambda p: m.Commits(

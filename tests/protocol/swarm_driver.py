@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from protocol_samples import ASSIGNED, initial_blobs, key, manifest, member, part_bytes, peer
 
@@ -59,7 +59,7 @@ class Machine:
             ledger.append(commit, key(self.name))
         role = member(self.name).role
         config = PeerConfig(self.swarm.manifest, role, part_bytes)
-        self.peer = Peer(config, key(self.name), ledger, self.disk.saved)
+        self.peer = Peer(config, key(self.name), ledger, replace(self.disk.saved))
         state = self.disk.states[-1] if self.disk.states else None
         self.take(e.Started(state, tuple(self.disk.results)))
         self.take(e.Found(tuple(m.id for m in self.swarm.machines.values() if m is not self)))

@@ -1,7 +1,7 @@
 """Whatever well-formed messages come, in whatever moment, a peer answers with actions and breaks no promise.
 
 A peer is brought into a moment of a round by the driver, copied, and sent random messages by members,
-strangers and itself, made of what the moment knows (its digests, sizes, views, names) and of any other values.
+strangers and itself, made of what the moment knows (digests, sizes, views, names) and of any other values.
 """
 
 from __future__ import annotations

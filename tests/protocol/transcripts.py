@@ -44,6 +44,7 @@ DEEDS: dict[str, Callable[[a.Action], bool]] = {
     "cuts": sends(m.Cut),
     "votes": sends(m.Vote),
     "sums": lambda action: isinstance(action, a.Aggregate),
+    "hands in its sum": sends(m.Reduced),
     "proposes": writes(a.Proposed),
     "accepts": writes(a.Accepted),
     "promises": writes(a.Promised),
@@ -227,6 +228,17 @@ def ignores(story: Story, receiver: str) -> None:
     assert same, f"{receiver} is not as it was"
 
 
+def answers(story: Story, receiver: str, sender: str, kind: str) -> None:
+    """Nothing but one message back."""
+    assert story.answer is not None
+    machine, actions, same = story.answer
+    assert machine.name == receiver
+    (action,) = actions
+    assert isinstance(action, a.Send)
+    assert (action.to, type(action.message).__name__) == ((peer(sender),), kind)
+    assert same, f"{receiver} is not as it was"
+
+
 def is_update(story: Story, round_: str, names: str, view: str | None) -> None:
     commit = story.commit(round_)
     assert commit.body.kind.name == "UPDATE", commit.body.kind.name
@@ -352,6 +364,7 @@ SENTENCES: tuple[tuple[str, Callable[..., None]], ...] = (
 EXPECTATIONS: tuple[tuple[str, Callable[..., None]], ...] = (
     (rf"{NAME} refuses {NAME}: (.+)", refuses),
     (rf"{NAME} ignores it", ignores),
+    (rf"{NAME} answers {NAME} with an? (\w+)", answers),
     (r"commit (\d+) is an update by ([\w ]+?)(?: in view (\d+))?", is_update),
     (r"commit (\d+) is a skip(?: in view (\d+))?", is_skip),
     (rf"in commit (\d+) {NAME} weighs (\d+)", weighs),
