@@ -183,6 +183,10 @@ class Leading:
             exchange.cut, exchange.reduced = kept, {}
         if len(kept) < self.terms.quorum:
             return []
+        # who could not give its own part in time will not give a sum either
+        outside = set(exchange.owners) - {contributor.peer for contributor in kept}
+        if outside and (moved := self.move_parts(outside)):
+            return moved
         message = Cut(self.terms.round, self.view, exchange.revision, kept)
         waited = {owner for part, owner in enumerate(exchange.owners) if part not in exchange.reduced}
         return [(tuple(sorted(waited)), message)] if waited else []

@@ -141,10 +141,16 @@ def on_state_failed(peer: Peer, event: e.StateFailed) -> None:
 
 
 def on_join(peer: Peer, sender: PeerId, join: m.Join) -> None:
-    if join.round < peer.round:
-        return answer_old(peer, sender, join.round)
+    """Somebody who holds the state wants to be a member; a few rounds behind it can still replay.
+
+    Asking for the very last state would keep joiners out of runs whose rounds are shorter than a retry.
+    """
     if join.round > peer.round:
         return ask_new(peer, sender)
+    if join.round < peer.round:
+        answer_old(peer, sender, join.round)
+        if join.round < peer.round - peer.rules.keep_rounds // 2:
+            return None
     rules = peer.config.manifest.membership
     if reason := refusal(rules, peer.terms.run_id, sender, join.role, join.token):
         return peer.refuse(sender, reason)

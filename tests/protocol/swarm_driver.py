@@ -51,6 +51,7 @@ class Machine:
         self.order: a.Train | None = None
         self.log: list[a.Action] = []
         self.in_touch = True
+        self.stalls = False
 
     def start(self) -> None:
         """Begin on what the disk holds."""
@@ -137,6 +138,8 @@ class Machine:
         match chore:
             case a.Fetch(ref, holders):
                 holder = self.swarm.holder(self, holders, lambda m: m.has(ref.digest))
+                if holder is not None and holder.stalls:
+                    return  # it began to give, and neither ends nor fails
                 if holder is not None:
                     self.store(ref.digest, chore.kind == "result")
                 self.take(e.BlobArrived(ref.digest) if holder else e.BlobFailed(ref.digest))

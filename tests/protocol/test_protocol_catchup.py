@@ -85,24 +85,23 @@ def test_missing_blobs_are_asked_of_those_that_voted() -> None:
         assert action.kind == "result"
 
 
-def test_a_whole_chain_is_replayed() -> None:
-    chain, behind = ledger(4), catchup(0)
-    held = [d for round_ in (1, 3) for d in digests(round_)]
+def test_a_chain_is_replayed_as_far_as_results_are_kept() -> None:
+    chain, behind = ledger(6), catchup(6 - KEEP)
+    held = [d for round_ in (3, 5) for d in digests(round_)]
     applied = []
     while actions := behind.step(chain, held, ME):
         (action,) = actions
         assert isinstance(action, Apply)
         applied.append(action.body.round)
         behind.loaded(state(action.body.round))
-    assert applied == [1, 3]
-    assert behind.state == dataclasses.replace(state(3), round=4)
-    assert behind.state == state(4)
+    assert applied == [3, 5]
+    assert behind.state == dataclasses.replace(state(5), round=6)
+    assert behind.state == state(6)
 
 
-def test_what_may_be_forgotten_is_not_replayed() -> None:
-    """One commit more than blobs are kept for: a state is asked for, whatever is still held."""
-    chain, behind = ledger(5), catchup(0)
-    assert behind.step(chain, [d for round_ in (1, 3, 5) for d in digests(round_)], ME) == []
+def test_who_is_further_behind_does_not_begin_to_replay() -> None:
+    chain, behind = ledger(6), catchup(6 - KEEP - 1)
+    assert behind.step(chain, digests(3), ME) == []
     assert behind.needs_state(chain)
 
 

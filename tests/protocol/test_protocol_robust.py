@@ -217,7 +217,7 @@ def size(p: Peer) -> int:
     return sum(len(things) for things in kept)
 
 
-@pytest.mark.parametrize("name", ["leads and waits", "trains", "asks to join"])
+@pytest.mark.parametrize("name", ["leads and waits", "asks to join"])
 def test_a_crowd_of_strangers_fills_no_memory(name: str) -> None:
     from atoll.protocol import messages as m
     from atoll.protocol.ids import peer_id

@@ -192,6 +192,15 @@ def test_who_leaves_goes_though_it_is_heard() -> None:
     assert set(result) == {"w1", "w3", "coordinator"}
 
 
+def test_who_leaves_stays_while_only_joiners_would_be_left() -> None:
+    """They hold nothing of the run yet."""
+    given = terms("w1", "w2", updates=1)
+    assert set(after(given, "w1 w2", leaving="w1 w2", w4=Role.WORKER)) == {"w1", "w2", "w4"}
+    assert set(after(given, "w1 w2", leaving="w1", w4=Role.WORKER)) == {"w2", "w4"}
+    assert set(after(given, "w1", leaving="w1", w4=Role.WORKER)) >= {"w1", "w4"}
+    assert after(given, "w1 w2", leaving="w1 w2") == {}
+
+
 @pytest.mark.parametrize(
     ("updates", "kind", "since"),
     [

@@ -181,6 +181,10 @@ def touch(story: Story, name: str, how: str) -> None:
     story.swarm.machines[name].in_touch = how == "is back in touch"
 
 
+def stall(story: Story, name: str) -> None:
+    story.swarm.machines[name].stalls = True
+
+
 def start(story: Story, names: str) -> None:
     for machine in story.called(names):
         assert machine.peer is None, f"{machine.name} runs already"
@@ -357,6 +361,7 @@ SENTENCES: tuple[tuple[str, Callable[..., None]], ...] = (
     (rf"{NAME} dies", lambda story, name: story.swarm.kill(name)),
     (rf"{NAMES} starts?(?: again)?", start),
     (rf"{NAME} (is cut off|is back in touch)", touch),
+    (rf"{NAME} begins to give its blobs and never ends", stall),
     (rf"{NAMES} sees? that {NAME} is gone", see_gone),
     (rf"{NAME} (finishes|leaves at once)", finish),
     (rf"{NAME} sends {NAME} ({'|'.join(FORGERIES)})", forge),
