@@ -82,6 +82,8 @@ FORGERIES: dict[str, Callable[[Peer], m.Message]] = {
         p.round - 1, X, tuple(BlobRef(X, ref.size) for ref in p.config.manifest.anchor_blobs)
     ),
     "a request to join": lambda p: m.Join(p.round, Role.WORKER),
+    "a request to join a round late": lambda p: m.Join(p.round - 1, Role.WORKER),
+    "a request to join of long ago": lambda p: m.Join(1, Role.WORKER),
     "a request to witness": lambda p: m.Join(p.round, Role.WITNESS),
     "a sign of life of long ago": lambda p: m.Alive(0, 0, 1),
     "a farewell of long ago": lambda p: m.Leave(max(0, p.round - 5), "left"),

@@ -104,7 +104,7 @@ def test_arbitrary_bytes_are_read_or_refused(raw: bytes) -> None:
     read(body_from_bytes, raw)
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(
     st.sampled_from(SAMPLES),
     st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=4),

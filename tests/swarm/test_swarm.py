@@ -37,7 +37,7 @@ from atoll.cli.demo.swarm import Swarm
 from atoll.coordinator.rpc import control_pb2 as rpc
 from atoll.coordinator.rpc.control_pb2_grpc import ControlStub
 
-pytestmark = [pytest.mark.swarm, pytest.mark.xdist_group("swarm"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.swarm, pytest.mark.timeout(300)]
 WORKERS = ("w1", "w2", "w3")
 BUSY = ("exchanging", "voting")
 
