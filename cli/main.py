@@ -5,6 +5,8 @@ Each verb is a function in a module of its own; its docstring is what `--help` s
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from typing import Annotated
 
@@ -78,8 +80,18 @@ def simulate(context: typer.Context) -> object:
 
 
 def main() -> None:
-    """Run the command line of this process."""
-    sys.exit(boundary.run(lambda: app(prog_name="atoll", standalone_mode=False)))
+    """Run the command line of this process.
+
+    A process that loaded torch leaves without tearing it down: that takes seconds of a busy machine, and
+    whatever was to be closed is closed when the verb returns.
+    """
+    code = boundary.run(lambda: app(prog_name="atoll", standalone_mode=False))
+    if "torch" not in sys.modules:
+        sys.exit(code)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ class _Stop:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.asked = asyncio.Event()
-        self.reason = "stopped"
+        self.reason, self.signalled = "stopped", False
         self._daemon: Daemon | None = None
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
@@ -172,7 +172,7 @@ class _Stop:
         self._daemon = daemon
 
     def _signalled(self, number: signal.Signals) -> None:
-        self.reason = f"stopped by {number.name}"
+        self.reason, self.signalled = f"stopped by {number.name}", True
         if self._daemon is None:
             for task in asyncio.all_tasks(self._loop):
                 task.cancel()
@@ -206,7 +206,7 @@ async def _live(
                 return stop.reason
             ended, now_s = daemon.peer.ended, asyncio.get_running_loop().time()
             if ended is not None and ended.startswith("left"):
-                return "left the run"
+                return stop.reason if stop.signalled else "left the run"
             if ended is not None:
                 linger_until = linger_until or now_s + config.linger_s
                 if now_s >= linger_until and config.role is Role.WORKER:

@@ -109,6 +109,8 @@ class Trainer:
             try:
                 self._adopt(await self._ask("start", _opening(config)), files)
             except BaseException:
+                if self._died is None:
+                    process.kill()  # it is still importing, and would read nothing for seconds
                 await self.close()
                 raise
         finally:
