@@ -20,7 +20,7 @@ FORBIDDEN_STDLIB = {
     "simulator": {"socket"},
 }
 LIBRARIES = {
-    "protocol": {"cryptography", "google", "typing_extensions"},
+    "protocol": {"cryptography", "google"},
     "optim": {"numpy", "torch"},
     "workload": {"numpy", "torch", "transformers", "datasets", "tokenizers", "safetensors"},
     "simulator": {"numpy", "torch", "matplotlib"},

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from typing_extensions import assert_never
 
 from atoll.protocol import messages as m
 from atoll.protocol.errors import RemoteProtocolError
@@ -32,80 +31,44 @@ ROUND_MAX = 1 << 48
 
 def encode(message: m.Message) -> bytes:
     """The bytes that an envelope carries."""
-    out = wire.Message(round=message.round)
-    match message:
-        case m.Offer():
-            parts = [ref_to_wire(ref) for ref in message.parts]
-            out.offer.CopyFrom(
-                wire.Offer(
-                    view=message.view,
-                    anchor=digest_bytes(message.anchor),
-                    tokens=message.tokens,
-                    steps=message.steps,
-                    parts=parts,
-                    leaving=message.leaving,
-                )
-            )
-        case m.Alive():
-            out.alive.CopyFrom(wire.Alive(view=message.view, steps=message.steps))
-        case m.Waiting():
-            out.waiting.CopyFrom(wire.Waiting(view=message.view, reason=message.reason))
-        case m.Plan():
-            out.plan.CopyFrom(_plan(message))
-        case m.Held():
-            out.held.CopyFrom(wire.Held(view=message.view, part=message.part, peers=message.peers))
-        case m.Cut():
-            contributors = contributors_to_wire(message.contributors)
-            out.cut.CopyFrom(
-                wire.Cut(view=message.view, revision=message.revision, contributors=contributors)
-            )
-        case m.Reduced():
-            out.reduced.CopyFrom(
-                wire.Reduced(
-                    view=message.view,
-                    revision=message.revision,
-                    part=message.part,
-                    blob=ref_to_wire(message.blob),
-                )
-            )
-        case m.Propose():
-            out.propose.CopyFrom(
-                wire.Propose(
-                    view=message.view,
-                    body=message.body.encoded,
-                    holders=message.holders,
-                    by_part=message.by_part,
-                )
-            )
-        case m.Vote():
-            out.vote.CopyFrom(
-                wire.Vote(
-                    view=message.view, body_digest=digest_bytes(message.body), signature=message.signature
-                )
-            )
-        case m.Prepare():
-            out.prepare.CopyFrom(wire.Prepare(view=message.view))
-        case m.Promise():
-            out.promise.CopyFrom(_promise(message))
-        case m.Commits():
-            commits = [commit_to_wire(commit) for commit in message.commits]
-            out.commits.CopyFrom(wire.Commits(commits=commits, height=message.height))
-        case m.AskCommits():
-            out.ask_commits.CopyFrom(wire.AskCommits())
-        case m.Join():
-            out.join.CopyFrom(wire.Join(role=wire.Role.Name(message.role), token=message.token))
-        case m.Leave():
-            out.leave.CopyFrom(wire.Leave(reason=message.reason))
-        case m.AskState():
-            out.ask_state.CopyFrom(wire.AskState())
-        case m.State():
-            blobs = [ref_to_wire(ref) for ref in message.blobs]
-            out.state.CopyFrom(wire.State(anchor=digest_bytes(message.anchor), blobs=blobs))
-        case m.Refuse():
-            out.refuse.CopyFrom(wire.Refuse(reason=message.reason))
-        case _:
-            assert_never(message)
-    return out.SerializeToString()
+    field, write = _WRITERS[type(message)]
+    fields: dict[str, Any] = {field: write(message)}
+    return wire.Message(round=message.round, **fields).SerializeToString()
+
+
+def _offer(o: m.Offer) -> wire.Offer:
+    return wire.Offer(
+        view=o.view,
+        anchor=digest_bytes(o.anchor),
+        tokens=o.tokens,
+        steps=o.steps,
+        parts=[ref_to_wire(ref) for ref in o.parts],
+        leaving=o.leaving,
+    )
+
+
+def _cut(c: m.Cut) -> wire.Cut:
+    return wire.Cut(view=c.view, revision=c.revision, contributors=contributors_to_wire(c.contributors))
+
+
+def _reduced(r: m.Reduced) -> wire.Reduced:
+    return wire.Reduced(view=r.view, revision=r.revision, part=r.part, blob=ref_to_wire(r.blob))
+
+
+def _propose(p: m.Propose) -> wire.Propose:
+    return wire.Propose(view=p.view, body=p.body.encoded, holders=p.holders, by_part=p.by_part)
+
+
+def _vote(v: m.Vote) -> wire.Vote:
+    return wire.Vote(view=v.view, body_digest=digest_bytes(v.body), signature=v.signature)
+
+
+def _commits(c: m.Commits) -> wire.Commits:
+    return wire.Commits(commits=[commit_to_wire(commit) for commit in c.commits], height=c.height)
+
+
+def _state(s: m.State) -> wire.State:
+    return wire.State(anchor=digest_bytes(s.anchor), blobs=[ref_to_wire(ref) for ref in s.blobs])
 
 
 def _plan(plan: m.Plan) -> wire.Plan:
@@ -192,6 +155,27 @@ def _read_join(round_: int, j: wire.Join) -> m.Join:
         raise RemoteProtocolError(f"role {j.role} is unknown") from None
     return m.Join(round_, role, j.token)
 
+
+_WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    m.Offer: ("offer", _offer),
+    m.Alive: ("alive", lambda a: wire.Alive(view=a.view, steps=a.steps)),
+    m.Waiting: ("waiting", lambda w: wire.Waiting(view=w.view, reason=w.reason)),
+    m.Plan: ("plan", _plan),
+    m.Held: ("held", lambda h: wire.Held(view=h.view, part=h.part, peers=h.peers)),
+    m.Cut: ("cut", _cut),
+    m.Reduced: ("reduced", _reduced),
+    m.Propose: ("propose", _propose),
+    m.Vote: ("vote", _vote),
+    m.Prepare: ("prepare", lambda p: wire.Prepare(view=p.view)),
+    m.Promise: ("promise", _promise),
+    m.Commits: ("commits", _commits),
+    m.AskCommits: ("ask_commits", lambda a: wire.AskCommits()),
+    m.Join: ("join", lambda j: wire.Join(role=wire.Role.Name(j.role), token=j.token)),
+    m.Leave: ("leave", lambda v: wire.Leave(reason=v.reason)),
+    m.AskState: ("ask_state", lambda a: wire.AskState()),
+    m.State: ("state", _state),
+    m.Refuse: ("refuse", lambda r: wire.Refuse(reason=r.reason)),
+}
 
 _READERS: dict[str, Callable[[int, Any], m.Message]] = {
     "offer": _read_offer,
