@@ -97,7 +97,15 @@ class Daemon:
         return None
 
     async def run(self, started: e.Started) -> None:
-        """Handle events until `close`, or until something that cannot be survived."""
+        """Handle events until cancelled, or until something that cannot be survived: ConfigError if the
+        disk is full or gone."""
+        try:
+            await self._run(started)
+        except OSError as error:
+            what = f"cannot write: {error.strerror or error}"
+            raise ConfigError(what, str(self.disk.folder), "a disk with room") from None
+
+    async def _run(self, started: e.Started) -> None:
         self.network.listen_to(self.take, self._found)
         self.feed(started)
         while True:
@@ -147,7 +155,10 @@ class Daemon:
         self.feed(e.PeerLost(peer))
 
     def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.ensure_future(coroutine)
+        self.watch(asyncio.ensure_future(coroutine))
+
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """This daemon lives as long as the task does not fail."""
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 

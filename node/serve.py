@@ -150,6 +150,8 @@ async def _start_workers(
     if config.role is Role.WORKER:
         daemon.training = Training(trainer, daemon.numbers, daemon.network.store, daemon.worker, daemon.feed)
         await daemon.training.start(config.state_dir / "inner.safetensors")
+        assert daemon.training.task is not None
+        daemon.watch(daemon.training.task)
     if config.evaluate_windows:
         daemon.evaluator = Evaluator(trainer, config.evaluate_windows)
         if started.state is not None:

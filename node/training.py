@@ -61,7 +61,7 @@ class Training:
         self._settled: dict[int, a.Settle] = {}
         self._restarts = 0
         self._running = 0
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
 
     async def start(self, inner: Path | None) -> None:
         """Start the trainer process; ConfigError if the run's model or data cannot be had here."""
@@ -78,13 +78,12 @@ class Training:
                 await self.trainer.load_inner(inner)
             except ConfigError as error:
                 log.warning("the inner optimiser starts anew", reason=str(error))
-        self._task = asyncio.ensure_future(self._run())
+        self.task = asyncio.ensure_future(self._run())
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait({self.task})
         if self.trainer is not None:
             await self.trainer.close()
 

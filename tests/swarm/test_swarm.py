@@ -72,7 +72,7 @@ def test_all_train_and_agree(swarm: Swarm) -> None:
 def test_bytes_stay_at_the_lower_bound(swarm: Swarm) -> None:
     """Undisturbed rounds on direct addresses; this model is small, so what is not payload weighs more."""
     wait_updates(swarm, 1)
-    status = swarm.fresh["w1"]
+    status = swarm.statuses["w1"]
     calm = [c for c in status["commits"] if c["view"] == 0 and len(c["contributors"]) == len(WORKERS)]
     assert calm
     payload = min(c["bytes"]["contribution"]["sent"] + c["bytes"]["result"]["sent"] for c in calm)
@@ -144,8 +144,8 @@ def test_a_frozen_worker_costs_no_round(swarm: Swarm) -> None:
 def test_garbage_is_refused_with_a_reason(swarm: Swarm, tmp_path: Path) -> None:
     from garbage import GarbagePeer
 
-    before = sum(swarm.fresh["w1"]["rejected"].values())
-    reasons = asyncio.run(GarbagePeer(tmp_path, Told.invite).pester(swarm.fresh["w1"]["peer"]))
+    before = sum(swarm.statuses["w1"]["rejected"].values())
+    reasons = asyncio.run(GarbagePeer(tmp_path, Told.invite).pester(swarm.statuses["w1"]["peer"]))
     assert "not signed" in reasons["unsigned"]
     assert "signature" in reasons["mis-signed"]
     assert "not a message" in reasons["truncated"]
@@ -153,7 +153,7 @@ def test_garbage_is_refused_with_a_reason(swarm: Swarm, tmp_path: Path) -> None:
     assert "another run" in reasons["other run"]
     assert "not the caller's" in reasons["another's envelope"] or "caller" in reasons["another's envelope"]
     wait_updates(swarm, 1)
-    assert sum(swarm.fresh["w1"]["rejected"].values()) >= before + 3
+    assert sum(swarm.statuses["w1"]["rejected"].values()) >= before + 3
     assert wait_same(swarm)
 
 
