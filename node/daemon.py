@@ -228,6 +228,7 @@ class Daemon:
         round_ = self.peer.round
         timeout_s = 10 + fetch.ref.size / self.config.manifest.rounds.bytes_per_s_min
         kind: Any = fetch.kind
+        await self.network.meet(fetch.holders)
         try:
             view = await self.network.fetcher.fetch(
                 fetch.ref, fetch.holders, round=round_, kind=kind, timeout_s=timeout_s
@@ -283,6 +284,7 @@ class Daemon:
             self.network.store.put_file(file.path, offset, ref, round=file.round + 1, kind="state")
 
     async def _load_state(self, load: a.LoadState) -> None:
+        await self.network.meet(load.holders)
         timeout_s = 30 + 2 * load.blobs[0].size / self.config.manifest.rounds.bytes_per_s_min
         try:
             views = [await self._fetch_state(ref, load, timeout_s) for ref in load.blobs]

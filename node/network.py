@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -64,6 +64,7 @@ class Network:
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._sequence = 0
+        self._looked_s = 0.0
 
     @classmethod
     async def start(cls, config: NodeConfig, identity: Identity, run_id: Digest) -> Network:
@@ -142,6 +143,14 @@ class Network:
             self.router.learn(record)
         return tuple(record.peer for record in records if record.peer != self.me)
 
+    async def meet(self, peers: Iterable[PeerId]) -> None:
+        """Ask the DHT for peers that this one has not met yet, at most once in a while."""
+        unknown = any(self.router.record_of(peer) is None for peer in peers if peer != self.me)
+        if unknown and time.monotonic() - self._looked_s >= FIND_S:
+            self._looked_s = time.monotonic()
+            with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
+                await asyncio.wait_for(self.look(), SEND_S)
+
     async def _keep_looking(self, found: Callable[[tuple[PeerId, ...]], None]) -> None:
         known: tuple[PeerId, ...] = ()
         wait_s = FIND_S
@@ -168,6 +177,7 @@ class Network:
         task.add_done_callback(self._tasks.discard)
 
     async def _send(self, peer: PeerId, message: Message, lost: Callable[[PeerId], None]) -> None:
+        await self.meet((peer,))
         if self.router.record_of(peer) is None:
             return  # the DHT will name it; the protocol repeats itself
         fresh = time.monotonic() - self._introduced.get(peer, -60.0) >= 60.0
@@ -194,7 +204,7 @@ class Network:
         try:
             sender, body = open_envelope(envelope, self.run_id)
             if envelope.record:
-                self._meet(sender, envelope.record)
+                self._learn(sender, envelope.record)
             message = convert.decode(body)
         except RemoteProtocolError as error:
             self.rejected[str(error)[:80]] += 1
@@ -206,7 +216,7 @@ class Network:
             return refusal(f"{QUEUED_PER_PEER_MAX} of your messages wait already")
         return wire.Receipt(accepted=True)
 
-    def _meet(self, sender: PeerId, raw: bytes) -> None:
+    def _learn(self, sender: PeerId, raw: bytes) -> None:
         record = open_record(raw, self.run_id)
         if record.peer != sender:
             raise RemoteProtocolError("the record in the envelope is another peer's")
