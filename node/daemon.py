@@ -50,8 +50,6 @@ class Daemon:
         self.training: Training | None = None
         self.evaluator: Evaluator | None = None
         self.history = History(network.traffic)
-        self.rejected: Counter[str] = network.rejected
-        self.changed = asyncio.Event()
         self._queue: asyncio.Queue[e.Event] = asyncio.Queue()
         self._waiting: Counter[PeerId] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,9 +112,10 @@ class Daemon:
                 raise self._failed
             if isinstance(event, e.Received):
                 self._waiting[event.sender] -= 1
+                if not self._waiting[event.sender]:
+                    del self._waiting[event.sender]
             for action in self.peer.handle(event, time.monotonic_ns() // 1_000_000):
                 await self._perform(action)
-            self.changed.set()
 
     async def close(self) -> None:
         """End everything this daemon started; bounded in time."""
@@ -204,8 +203,7 @@ class Daemon:
             case a.Forget():
                 self._forget(action.before_round)
             case a.Rejected():
-                self.rejected[action.reason[:80]] += 1
-                log.warning("rejected", peer=short(action.peer), reason=action.reason)
+                self.network.reject(action.reason, peer=short(action.peer))
             case a.Ended():
                 log.info("ended", reason=action.reason)
             case a.Train() | a.Settle():
@@ -236,8 +234,7 @@ class Daemon:
             await self._compute(self.numbers.check, view)
         except RemoteProtocolError as error:
             self.network.store.forget(fetch.ref.digest)
-            self.rejected[str(error)[:80]] += 1
-            log.warning("rejected", blob=fetch.ref.digest[:12], reason=str(error))
+            self.network.reject(str(error), blob=fetch.ref.digest[:12])
             self.feed(e.BlobFailed(fetch.ref.digest))
             return
         except (FetchFailed, StoreFull) as error:

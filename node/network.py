@@ -35,6 +35,7 @@ from atoll.protocol.wire import messages_pb2 as wire
 SEND_S = 8.0
 SENDS_PENDING_MAX = 2048
 QUEUED_PER_PEER_MAX = 256
+REASONS_MAX = 256
 WILDCARDS = ("0.0.0.0", "::")
 FIND_S, FIND_SLOW_S = 1.0, 15.0
 log = structlog.get_logger("atoll.network")
@@ -191,7 +192,7 @@ class Network:
             self._introduced.pop(peer, None)
             lost(peer)
         except RemoteProtocolError as error:
-            self._count(peer, str(error))
+            self.reject(str(error), peer=short(peer))
         else:
             self._introduced[peer] = time.monotonic()
             if not receipt.accepted:
@@ -207,8 +208,7 @@ class Network:
                 self._learn(sender, envelope.record)
             message = convert.decode(body)
         except RemoteProtocolError as error:
-            self.rejected[str(error)[:80]] += 1
-            log.warning("rejected", reason=str(error))
+            self.reject(str(error))
             return refusal(str(error))
         if self._take is None:
             return refusal("this peer is still starting")
@@ -225,6 +225,10 @@ class Network:
     def open_blob(self, digest: Digest) -> Blob | None:
         return self.store.open(digest)
 
-    def _count(self, peer: PeerId, reason: str) -> None:
-        self.rejected[reason[:80]] += 1
-        log.warning("rejected", peer=short(peer), reason=reason)
+    def reject(self, reason: str, **what: str) -> None:
+        """Count and log a fault of a peer's. Its words may be in the reason, so the kinds are bounded."""
+        kind = reason[:80]
+        if kind not in self.rejected and len(self.rejected) >= REASONS_MAX:
+            kind = "other reasons"
+        self.rejected[kind] += 1
+        log.warning("rejected", reason=reason, **what)

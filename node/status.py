@@ -52,7 +52,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "commits": list(daemon.history.commits)[-200:],
         "traffic": traffic,
         "bytes_lower_bound": lower_bound(daemon),
-        "rejected": dict(daemon.rejected),
+        "rejected": dict(network.rejected),
         "multiaddrs": list(network.multiaddrs),
         "ended": peer.ended,
         "invite": _invite(daemon),
