@@ -166,7 +166,7 @@ def _stored(state_dir: Path) -> SignedManifest:
         return open_manifest(raw, digest_of(raw))
     except OSError as error:
         raise ConfigError(f"cannot read it: {error.strerror}", str(path), right) from None
-    except RemoteProtocolError as error:
+    except (RemoteProtocolError, ConfigError) as error:
         raise ConfigError(str(error), str(path), right) from None
 
 

@@ -105,7 +105,7 @@ class Disk:
             return open_manifest(raw, Digest(hashlib.sha256(raw).hexdigest()))
         except FileNotFoundError:
             return None
-        except (OSError, RemoteProtocolError) as error:
+        except (OSError, RemoteProtocolError, ConfigError) as error:
             raise ConfigError(str(error), str(path), "the file as it was written") from None
 
     # ---- who was here ---------------------------------------------------------------------------

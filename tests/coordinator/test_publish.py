@@ -173,15 +173,17 @@ def test_what_no_peer_could_train_leaves_no_trace(run: RunFile, tmp_path: Path, 
     assert not (tmp_path / "state").exists()
 
 
-def damaged(published: Published) -> None:
+def damaged(published: Published, share: float) -> None:
     path = published.state_dir / "manifest.bin"
     raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
+    raw[int(share * len(raw))] ^= 1
     path.write_bytes(raw)
 
 
-def test_a_damaged_manifest_is_named(run: RunFile, tmp_path: Path) -> None:
-    damaged(publish(run, tmp_path / "state"))
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.5, 0.7, 0.99])
+def test_a_damaged_manifest_is_named(run: RunFile, tmp_path: Path, share: float) -> None:
+    """Wherever the damage lies: in the encoding, a number, a peer id, the signature."""
+    damaged(publish(run, tmp_path / "state"), share)
     with pytest.raises(ConfigError, match=r"manifest\.bin"):
         publish(run, tmp_path / "state")
 
