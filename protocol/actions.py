@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atoll.protocol.commits import Body, Commit, Snapshot
 from atoll.protocol.events import Timer
 from atoll.protocol.ids import BlobRef, Digest, PeerId
-from atoll.protocol.ledger import Body, Commit
 from atoll.protocol.messages import Message
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
+    """Send a message, with the epoch of this peer's ledger."""
+
     to: tuple[PeerId, ...]
     message: Message
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,22 @@ class Committed:
     commit: Commit
 
 
-Record = Promised | Accepted | Proposed | Committed
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """Commits from `round` on are history no more, nor are states of these rounds: a recovery follows."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rebased:
+    """The ledger begins after this snapshot; of what is there already, the commits after it remain."""
+
+    snapshot: Snapshot
+    kept: tuple[Commit, ...]
+
+
+Record = Promised | Accepted | Proposed | Committed | Rewound | Rebased
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from atoll.protocol.actions import Action, Apply, Fetch, LoadState
+from atoll.protocol.commits import Kind
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.ids import Digest, PeerId, digest_bytes, digest_of
-from atoll.protocol.ledger import Kind, Ledger
+from atoll.protocol.ledger import Ledger
 from atoll.protocol.messages import State
 
 FETCHES_MAX = 3
@@ -38,10 +39,18 @@ class Catchup:
         return self.state.anchor if self.state else None
 
     def loaded(self, state: StateLoaded) -> None:
-        """An update was applied, or a whole state fetched. An older one changes nothing."""
+        """An update was applied, or a whole state fetched. One that is not waited for changes nothing."""
+        if state.round not in (self.applying, self.loading):
+            return
         self.applying, self.loading, self.failures = 0, None, 0
         if state.round > self.round:
             self.state = state
+
+    def rewound(self, round_: int) -> None:
+        """The rounds from this one on went otherwise: a state after one of them is of no use."""
+        self.applying, self.loading = 0, None
+        if self.round >= round_:
+            self.state = None
 
     def step(self, ledger: Ledger, held: Collection[Digest], me: PeerId) -> list[Action]:
         """The next action towards the head; none while one is under way or a state must be asked for."""
@@ -77,7 +86,10 @@ class Catchup:
 
     def _too_far(self, ledger: Ledger) -> bool:
         """Whether the blobs that a replay needs may be forgotten already, here and elsewhere."""
-        return self.state is not None and ledger.height - self.state.round > self.keep_rounds
+        state = self.state
+        return state is not None and (
+            ledger.height - state.round > self.keep_rounds or state.round < ledger.begin
+        )
 
     def take(
         self, state: State, sender: PeerId, ledger: Ledger, others: Sequence[PeerId]
@@ -86,6 +98,8 @@ class Catchup:
         if not self.needs_state(ledger) or not self.round < state.round <= ledger.height:
             return None
         if state.anchor != digest_of(*(digest_bytes(ref.digest) for ref in state.blobs)):
+            return None
+        if state.round < ledger.begin:
             return None
         if state.round < ledger.height and ledger.commit(state.round + 1).body.anchor != state.anchor:
             return None

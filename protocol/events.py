@@ -27,10 +27,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message arrived whose sender is proven."""
+    """A message arrived whose sender is proven; `epoch` is that of the sender's ledger."""
 
     sender: PeerId
     message: Message
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,23 @@ class Finish:
     now: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The volunteer wants its machine for itself: vote and keep up, but do not train; or go on."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """The researcher says that a majority is lost for good: a new epoch with `keep`, or whoever is here.
+
+    Only a peer that holds the authority's key can.
+    """
+
+    keep: tuple[PeerId, ...] = ()
+
+
 Event = (
     Started
     | Received
@@ -130,4 +148,6 @@ Event = (
     | PeerLost
     | Found
     | Finish
+    | Pause
+    | Recover
 )

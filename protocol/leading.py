@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from atoll.protocol.commits import Body, Contributor, Kind, Rejection
 from atoll.protocol.ids import BlobRef, Digest, PeerId
-from atoll.protocol.ledger import Body, Contributor, Kind, Rejection, Role
 from atoll.protocol.messages import Column, Cut, Held, Message, Offer, Plan, Propose, Reduced
+from atoll.protocol.roster import Role
 from atoll.protocol.terms import Terms, next_members
 
 Outbox = list[tuple[tuple[PeerId, ...], Message]]
@@ -286,7 +287,17 @@ class Leading:
             members = tuple(m for m in terms.members if m.peer in heard)
         rejected = self._rejections({c.peer for c in contributors}, kind)
         return Body(
-            terms.run_id, terms.round, terms.parent, kind, anchor, members, contributors, rejected, blobs
+            terms.run_id,
+            terms.round,
+            terms.parent,
+            kind,
+            anchor,
+            terms.members,
+            members,
+            contributors,
+            rejected,
+            blobs,
+            epoch=terms.epoch,
         )
 
     def _rejections(self, included: Collection[PeerId], kind: Kind) -> tuple[Rejection, ...]:

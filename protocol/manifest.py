@@ -18,7 +18,8 @@ from google.protobuf.message import DecodeError
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_of, public_key_of
 from atoll.protocol.keys import Key, verify
-from atoll.protocol.ledger import Genesis, Member, Role
+from atoll.protocol.ledger import Genesis
+from atoll.protocol.roster import Member, Role
 from atoll.protocol.wire import messages_pb2 as wire
 
 FORMAT = 1
@@ -54,7 +55,9 @@ class RoundRules:
     probation_rounds: int = 1
     start_workers: int = 1
     owners_max: int = 64
+    voters_max: int = 64
     keep_rounds: int = 4
+    snapshot_rounds: int = 256
     late: str = "carry"
 
 
@@ -108,7 +111,7 @@ class Manifest:
 
     def genesis(self, run_id: Digest) -> Genesis:
         members = tuple(Member(PeerId(peer), Role.WITNESS) for peer in sorted(self.membership.witnesses))
-        return Genesis(run_id, self.anchor, members)
+        return Genesis(run_id, self.anchor, members, PeerId(self.authority), self.rounds.voters_max)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
@@ -285,11 +288,13 @@ def check_rounds(rules: RoundRules, where: str) -> None:
         ("missed_max", 0),
         ("probation_rounds", 0),
         ("start_workers", 1),
+        ("snapshot_rounds", 0),
         ("bytes_per_s_min", 1),
     ):
         value = getattr(rules, key)
         _require(least <= value <= COUNT_MAX, f"{key} = {value}", where, f"{least} to {COUNT_MAX}")
     _require(1 <= rules.owners_max <= 4096, f"owners_max = {rules.owners_max}", where, "1 to 4096")
+    _require(1 <= rules.voters_max <= 4096, f"voters_max = {rules.voters_max}", where, "1 to 4096")
     _require(2 <= rules.keep_rounds <= 1000, f"keep_rounds = {rules.keep_rounds}", where, "2 to 1000")
     _require(rules.late in ("carry", "drop"), f"late = {rules.late!r}", where, "'carry' or 'drop'")
 

@@ -16,13 +16,15 @@ from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.catchup import Catchup, rotated
-from atoll.protocol.duties import chain, leader, owner, repeat, rounds, voter, worker
+from atoll.protocol.commits import Body, Snapshot
+from atoll.protocol.duties import chain, leader, owner, recovery, repeat, rounds, voter, worker
 from atoll.protocol.ids import BlobRef, Digest, PeerId, readable
 from atoll.protocol.keys import Signer
 from atoll.protocol.leading import Leading, Outbox
-from atoll.protocol.ledger import Body, Ledger, Role
+from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Manifest
 from atoll.protocol.owning import Owning
+from atoll.protocol.roster import Role
 from atoll.protocol.terms import Terms
 
 PEERS_MAX = 4096
@@ -36,6 +38,7 @@ class PeerConfig:
     role: Role
     part_bytes: Callable[[int], tuple[int, ...]]
     token: bytes = b""
+    authority: Signer | None = None
 
 
 @dataclass(slots=True)
@@ -63,7 +66,8 @@ class Peer:
     owning: Owning
     proposal: m.Propose | None
     voted: m.Vote | None
-    reported: dict[int, m.Held]
+    lacking: set[Digest] | None
+    reported: dict[int, int]
     planned: bool
     plan_ms: int | None
     view_ms: int
@@ -77,7 +81,8 @@ class Peer:
         self.catchup = Catchup(self.rules.keep_rounds)
         self.why = "starting"
         self.ended: str | None = None
-        self.finishing = False
+        self.finishing = self.paused = False
+        self.sealed: Snapshot | None = None
         self.training = 0
         self.held: dict[Digest, int] = {}
         self.fetching: set[Digest] = set()
@@ -94,12 +99,12 @@ class Peer:
         """Take one event; the actions are to be performed in order."""
         self.now_ms = now_ms
         if isinstance(event, e.Received):
-            receive(self, event.sender, event.message)
+            receive(self, event.sender, event.message, event.epoch)
         else:
             _EVENTS[type(event)](self, event)
         self.react()
         while self.inbox:
-            receive(self, self.me, self.inbox.popleft())
+            receive(self, self.me, self.inbox.popleft(), self.ledger.epoch)
             self.react()
         out, self.out = self.out, []
         return out
@@ -124,7 +129,33 @@ class Peer:
 
     @property
     def is_member(self) -> bool:
-        return self.me in self.terms.voters
+        return self.me in self.terms.places
+
+    @property
+    def votes(self) -> bool:
+        """Whether this member is of those who vote this round; all are, in swarms of usual size."""
+        return self.me in self.terms.voting
+
+    @property
+    def role(self) -> Role:
+        """What this peer wants to be."""
+        resting = self.paused and self.config.role is Role.WORKER
+        return Role.PAUSED if resting else self.config.role
+
+    @property
+    def accepted(self) -> tuple[int, Body] | None:
+        """The view and body that this peer accepted last for the round in progress."""
+        return self._of_this_round(self.saved.accepted)
+
+    @property
+    def proposed(self) -> tuple[int, Body] | None:
+        """The view and body that this peer proposed last for the round in progress."""
+        return self._of_this_round(self.saved.proposed)
+
+    def _of_this_round(self, record: tuple[int, int, Body] | None) -> tuple[int, Body] | None:
+        if record is None or record[0] != self.round or record[2].parent != self.terms.parent:
+            return None
+        return record[1:]
 
     @property
     def ready(self) -> bool:
@@ -148,19 +179,25 @@ class Peer:
         if to == self.me:
             self.inbox.append(message)
         else:
-            self.out.append(a.Send((to,), message))
+            self.out.append(a.Send((to,), message, self.ledger.epoch))
 
     def post(self, outbox: Outbox) -> None:
         for receivers, message in outbox:
             others = tuple(peer for peer in receivers if peer != self.me)
             if others:
-                self.out.append(a.Send(others, message))
+                self.out.append(a.Send(others, message, self.ledger.epoch))
             if self.me in receivers:
                 self.inbox.append(message)
 
     def timer(self, name: str, after_ms: int) -> None:
         timer = e.Timer(name, self.round, 0 if name == "retry" else self.view)
         self.out.append(a.SetTimer(timer, max(1, after_ms)))
+
+    def has(self, digest: Digest) -> None:
+        """Note that a blob is held."""
+        self.held[digest] = self.round
+        if self.lacking:
+            self.lacking.discard(digest)
 
     def fetch(self, ref: BlobRef, holders: tuple[PeerId, ...], kind: str) -> None:
         """Ask for a blob once; `repeat` asks again."""
@@ -176,25 +213,32 @@ class Peer:
             self.tell(sender, m.Refuse(self.round, reason))
 
     def others(self) -> tuple[PeerId, ...]:
-        """Whom one may ask: members first, then whoever discovery knows."""
+        """Whom one may ask: those who vote, then whoever discovery knows; begun at a place of one's own."""
         known = dict.fromkeys((*self.terms.voters, *self.found))
         known.pop(self.me, None)
         return rotated(tuple(known), self.me, self.round)
 
 
-def receive(peer: Peer, sender: PeerId, message: m.Message) -> None:
-    """Hand a message to who takes it: some are for any round, the others between members of this one."""
+def receive(peer: Peer, sender: PeerId, message: m.Message, epoch: int) -> None:
+    """Hand a message to who takes it: some are for any round, the others between members of this one.
+
+    Peers of different epochs have nothing to say to each other but the commits that lead to the later one.
+    """
     peer.lost.discard(sender)
-    if sender in peer.heard or sender in peer.terms.voters or len(peer.heard) < PEERS_MAX:
+    if sender in peer.heard or sender in peer.terms.places or len(peer.heard) < PEERS_MAX:
         peer.heard[sender] = peer.now_ms
     anywhere = _ANYWHERE.get(type(message))
-    if anywhere is not None:
+    if epoch < peer.ledger.epoch:
+        chain.answer_old(peer, sender, message.round, epoch)
+    elif epoch > peer.ledger.epoch and not isinstance(message, m.Commits):
+        chain.ask_new(peer, sender)
+    elif anywhere is not None:
         anywhere(peer, sender, message)
     elif message.round < peer.round:
-        chain.answer_old(peer, sender, message.round)
-    elif message.round > peer.round:
+        chain.answer_old(peer, sender, message.round, epoch)
+    elif message.round > peer.round or isinstance(message, m.Elsewhere):
         chain.ask_new(peer, sender)
-    elif sender not in peer.terms.voters:
+    elif sender not in peer.terms.places:
         peer.refuse(sender, f"you are no member in round {peer.round}")
     elif peer.active:
         _IN_ROUND[type(message)](peer, sender, message)
@@ -213,6 +257,8 @@ _EVENTS: dict[type, Callable[[Peer, Any], None]] = {
     e.PeerLost: leader.on_peer_lost,
     e.Found: chain.on_found,
     e.Finish: worker.on_finish,
+    e.Pause: worker.on_pause,
+    e.Recover: recovery.on_recover,
 }
 
 _TIMERS: dict[str, Callable[[Peer], None]] = {
@@ -231,6 +277,7 @@ _ANYWHERE: dict[type, Callable[[Peer, PeerId, Any], None]] = {
     m.Join: chain.on_join,
     m.Leave: chain.on_leave,
     m.Refuse: chain.on_refuse,
+    m.Seal: recovery.on_seal,
 }
 
 _IN_ROUND: dict[type, Callable[[Peer, PeerId, Any], None]] = {
@@ -258,6 +305,7 @@ _PHASES: tuple[tuple[str, Callable[[Peer], bool]], ...] = (
     ),
     ("gathering", lambda p: p.terms.gathering),
     ("offered", lambda p: p.mine is not None),
+    ("paused", lambda p: p.role is Role.PAUSED),
     ("training", lambda p: p.training == p.round),
     ("witnessing", lambda p: True),
 )

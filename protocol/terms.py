@@ -11,15 +11,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from atoll.protocol.commits import Body, Contributor, Kind
 from atoll.protocol.errors import RemoteProtocolError
-from atoll.protocol.ids import Digest, PeerId, digest_of, public_key_of
-from atoll.protocol.ledger import MEMBERS_MAX, Body, Contributor, Kind, Ledger, Member, Role, majority
+from atoll.protocol.ids import Digest, PeerId, public_key_of
+from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
-
-
-def by_hash(parent: Digest, peers: Collection[PeerId], purpose: str) -> list[PeerId]:
-    """Peers in an order that nobody chose."""
-    return sorted(peers, key=lambda peer: digest_of(parent.encode(), purpose.encode(), peer.encode()))
+from atoll.protocol.roster import MEMBERS_MAX, Member, Role, by_hash, committee, majority
 
 
 @dataclass(frozen=True)
@@ -32,16 +29,53 @@ class Terms:
     rules: RoundRules
     assignment: Assignment
     part_bytes: tuple[int, ...]
+    epoch: int = 0
     witnesses: frozenset[str] = frozenset()
 
     @cached_property
-    def voters(self) -> tuple[PeerId, ...]:
+    def peers(self) -> tuple[PeerId, ...]:
+        """All members, in the order of their peer ids."""
         return tuple(member.peer for member in self.members)
+
+    @cached_property
+    def places(self) -> dict[PeerId, int]:
+        """Each member's place among them."""
+        return {peer: place for place, peer in enumerate(self.peers)}
+
+    def role_of(self, peer: PeerId) -> Role | None:
+        place = self.places.get(peer)
+        return None if place is None else self.members[place].role
+
+    @cached_property
+    def voters(self) -> tuple[PeerId, ...]:
+        """Who votes and leads this round: all members, or a committee of `voters_max` of them."""
+        return committee(self.members, self.parent, self.rules.voters_max)
+
+    @cached_property
+    def voting(self) -> frozenset[PeerId]:
+        return frozenset(self.voters)
+
+    @cached_property
+    def others(self) -> tuple[PeerId, ...]:
+        """Members that do not vote this round; none in swarms of usual size."""
+        return tuple(peer for peer in self.peers if peer not in self.voting)
+
+    @cached_property
+    def others_places(self) -> dict[PeerId, int]:
+        return {peer: place for place, peer in enumerate(self.others)}
+
+    def voters_but(self, peer: PeerId) -> tuple[PeerId, ...]:
+        return tuple(voter for voter in self.voters if voter != peer)
 
     @cached_property
     def workers(self) -> tuple[PeerId, ...]:
         """Who trains, in the order that gives each its shard of the data."""
         return tuple(sorted(member.peer for member in self.members if member.role is Role.WORKER))
+
+    @cached_property
+    def shards(self) -> dict[PeerId, int]:
+        """Which shard of the data each worker takes."""
+        return {peer: place for place, peer in enumerate(self.workers)}
 
     @cached_property
     def eligible(self) -> frozenset[PeerId]:
@@ -57,7 +91,7 @@ class Terms:
 
     @property
     def majority(self) -> int:
-        return majority(len(self.members))
+        return majority(len(self.voters))
 
     @property
     def quorum(self) -> int:
@@ -84,7 +118,7 @@ class Terms:
 
     def owners(self, participants: Collection[PeerId]) -> list[PeerId]:
         """Who owns each part, spread evenly over the participants."""
-        order = by_hash(self.parent, participants, "owner")
+        order = by_hash(self.parent, tuple(participants), "owner")
         return [order[part % len(order)] for part in range(len(self.part_bytes))]
 
 
@@ -108,14 +142,16 @@ def next_members(
 
     Those that are here are always a majority of the next members: else the silent ones go at once, the
     longest silent first, because the round after could not be agreed on. A joiner's weight starts after its
-    probation, except before the first update, when nobody is ahead.
+    probation, except before the first update, when nobody is ahead. A member may ask for another role.
     """
     rules, kept = terms.rules, []
     for member in terms.members:
         missed = 0 if member.peer in heard else member.missed + 1
         if member.peer not in leaving and missed <= rules.missed_max:
-            kept.append(Member(member.peer, member.role, member.weight_from, missed))
-    if joiners and not any(member.missed == 0 for member in kept):
+            role = joiners.get(member.peer, member.role)
+            same = (role, missed) == (member.role, member.missed)
+            kept.append(member if same else Member(member.peer, role, member.weight_from, missed))
+    if joiners.keys() - terms.places.keys() and not any(member.missed == 0 for member in kept):
         # joiners hold nothing of this round yet: who leaves stays until one of them has it
         kept += [m for m in terms.members if m.peer in leaving and m.peer in heard]
     kept.sort(key=lambda member: (member.missed, member.peer))
@@ -123,15 +159,16 @@ def next_members(
     del kept[max(here, 2 * here - 1) :]
     started = terms.updates > 0 or kind is Kind.UPDATE
     since = terms.round + 1 + (rules.probation_rounds if started else 0)
-    known = set(terms.voters)
-    joining = [Member(peer, role, since) for peer, role in sorted(joiners.items()) if peer not in known]
-    kept += joining[: max(0, MEMBERS_MAX - len(kept))]
-    return tuple(sorted(kept, key=lambda member: member.peer))
+    new = sorted(joiners.keys() - terms.places.keys())
+    kept += [Member(peer, joiners[peer], since) for peer in new[: max(0, MEMBERS_MAX - len(kept))]]
+    members = tuple(sorted(kept, key=lambda member: member.peer))
+    return terms.members if members == terms.members else members
 
 
 def objection(terms: Terms, body: Body, anchor: Digest) -> str | None:
     """Why a member may not vote for this body, or None."""
-    if (body.run_id, body.round, body.parent) != (terms.run_id, terms.round, terms.parent):
+    place = (body.run_id, body.epoch, body.round, body.parent)
+    if place != (terms.run_id, terms.epoch, terms.round, terms.parent):
         return f"the body is of another place in the ledger than round {terms.round}"
     if body.anchor != anchor:
         return "the body starts from another anchor than mine"
@@ -139,20 +176,29 @@ def objection(terms: Terms, body: Body, anchor: Digest) -> str | None:
 
 
 def _membership_objection(terms: Terms, body: Body) -> str | None:
+    if body.members is terms.members:
+        return None
     peers = [member.peer for member in body.members]
     if not peers or peers != sorted(set(peers)) or len(peers) > MEMBERS_MAX:
         return "the next members are empty, unordered, repeated or too many"
-    now = {member.peer: member for member in terms.members}
     for member in body.members:
-        was = now.get(member.peer)
+        place = terms.places.get(member.peer)
+        was = None if place is None else terms.members[place]
+        if was is member:
+            continue
         if was is None:
             if reason := _joiner_objection(terms, member):
                 return reason
-        elif (member.role, member.weight_from) != (was.role, was.weight_from):
+        elif member.weight_from != was.weight_from or not _may_become(was.role, member.role):
             return f"{member.peer} changed its role or weight"
         elif member.missed not in (0, was.missed + 1):
             return f"{member.peer} missed {was.missed} rounds, not {member.missed}"
     return None
+
+
+def _may_become(was: Role, role: Role) -> bool:
+    """A worker may rest and go on again; a witness stays one."""
+    return was is role or Role.WITNESS not in (was, role)
 
 
 def _joiner_objection(terms: Terms, member: Member) -> str | None:
@@ -203,4 +249,5 @@ def terms_of(ledger: Ledger, manifest: Manifest, part_bytes: Sequence[int]) -> T
         assignment=manifest.assignment,
         part_bytes=tuple(part_bytes),
         witnesses=frozenset(manifest.membership.witnesses),
+        epoch=ledger.epoch,
     )

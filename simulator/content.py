@@ -10,9 +10,9 @@ from functools import lru_cache
 from itertools import pairwise
 
 from atoll.protocol.actions import Aggregate
+from atoll.protocol.commits import Body
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_of
-from atoll.protocol.ledger import Body
 
 NUMEL = 400_000
 BLOCK = 4096

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from atoll.protocol import actions as a
+from atoll.protocol.commits import Commit, Snapshot
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.ids import Digest
 from atoll.protocol.keys import Signer
-from atoll.protocol.ledger import Commit, Genesis, Ledger
+from atoll.protocol.ledger import Genesis, Ledger
 from atoll.protocol.peer import Saved
 
 STATES_KEPT = 2
@@ -16,6 +17,7 @@ STATES_KEPT = 2
 
 @dataclass(slots=True)
 class Disk:
+    base: Snapshot | None = None
     commits: list[Commit] = field(default_factory=list)
     promised: a.Promised | None = None
     accepted: a.Accepted | None = None
@@ -27,6 +29,11 @@ class Disk:
         match record:
             case a.Committed(commit):
                 self.commits.append(commit)
+            case a.Rewound(round_):
+                self.commits = [commit for commit in self.commits if commit.body.round < round_]
+                self.states = [state for state in self.states if state.round < round_]
+            case a.Rebased(snapshot, kept):
+                self.base, self.commits = snapshot, list(kept)
             case a.Promised():
                 self.promised = record
             case a.Accepted():
@@ -47,6 +54,8 @@ class Disk:
     def ledger(self, genesis: Genesis, signer: Signer) -> Ledger:
         """The ledger, verified again as it is read."""
         ledger = Ledger(genesis)
+        if self.base is not None:
+            ledger.rebase(self.base)
         for commit in self.commits:
             ledger.append(commit, signer)
         return ledger

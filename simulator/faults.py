@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from atoll.protocol import events as e
 from atoll.protocol.ids import PeerId
-from atoll.protocol.ledger import Role
+from atoll.protocol.roster import Role
 from atoll.simulator.traps import Trap
 
 if TYPE_CHECKING:

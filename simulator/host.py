@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol.ids import Digest, PeerId
-from atoll.protocol.ledger import Role
 from atoll.protocol.peer import Peer, PeerConfig
+from atoll.protocol.roster import Role
 from atoll.simulator import content, transfers
 from atoll.simulator.disk import Disk
 from atoll.simulator.setting import STEP_MS, TOKENS
@@ -138,11 +138,13 @@ class Host:
     # ---- one method for each action -------------------------------------------------------------
 
     def _send(self, action: a.Send) -> None:
-        self.send_to(action.to, action.message)
+        self.send_to(action.to, action)
 
-    def send_to(self, receivers: tuple[PeerId, ...], message: Any) -> None:
+    def send_to(self, receivers: tuple[PeerId, ...], action: a.Send) -> None:
+        message = action.message
         world = self.world
         world.sent(self, receivers, message)
+        event = e.Received(self.id, message, action.epoch)
         for receiver in receivers:
             other = world.hosts.get(receiver)
             if other is None:
@@ -154,7 +156,7 @@ class Host:
                 self._give_up(other, (500, 3_000))
                 continue
             for delay_ms in world.links.delays_ms(self.name, other.name):
-                world.clock.later(delay_ms, other.act, other.life, other.take, e.Received(self.id, message))
+                world.clock.later(delay_ms, other.act, other.life, other.take, event)
 
     def _give_up(self, other: Host, within_ms: tuple[int, int], life: int | None = None) -> None:
         """Perhaps the transport says so, after a while, that this message could not be brought."""

@@ -46,8 +46,8 @@ class Trap:
         kind, rest = MOMENTS[self.moment], action
         if isinstance(action, a.Send) and isinstance(action.message, kind):
             count = round(self.share * len(action.to))
-            host.send_to(action.to[:count], action.message)
-            rest = a.Send(action.to[count:], action.message)
+            host.send_to(action.to[:count], action)
+            rest = a.Send(action.to[count:], action.message, action.epoch)
         elif not (isinstance(action, a.Persist) and isinstance(action.record, kind)):
             return False
         world.note(host.name, f"falls into the trap '{self.moment}'")

@@ -9,8 +9,9 @@ from typing import Any
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
+from atoll.protocol.commits import Body, Commit
 from atoll.protocol.ids import Digest, PeerId
-from atoll.protocol.ledger import Body, Commit, Member, Role
+from atoll.protocol.roster import Member, Role, committee
 from atoll.simulator.clock import Clock
 from atoll.simulator.host import Host
 from atoll.simulator.links import Links
@@ -83,6 +84,11 @@ class World:
     def members(self, round_: int) -> tuple[Member, ...]:
         """The members of a round, by the commits seen so far anywhere."""
         return self.signed.genesis.members if round_ == 1 else self.chain[round_ - 2].body.members
+
+    def voters(self, round_: int) -> tuple[PeerId, ...]:
+        """Who of them votes."""
+        parent = self.chain[round_ - 2].body.digest if round_ > 1 else self.signed.run_id
+        return committee(self.members(round_), parent, self.signed.manifest.rounds.voters_max)
 
     @property
     def height(self) -> int:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
+from atoll.protocol.commits import Body, Commit, Kind, vote_message
 from atoll.protocol.duties import chain, rounds
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading, Wait, decide
-from atoll.protocol.ledger import Body, Commit, Kind, Role, vote_message
+from atoll.protocol.roster import Role
 from atoll.protocol.terms import objection
 
 if TYPE_CHECKING:
@@ -23,15 +24,15 @@ def react(peer: Peer) -> None:
     lead = peer.leading
     if lead is None or lead.body is not None or not (peer.ready and peer.active and lead.may_propose):
         return
-    here = len(_here(peer))
+    here = len(_heard(peer, peer.terms.voters))
     if here < peer.terms.majority:
         peer.why = f"hears {here} of {len(peer.terms.voters)} members"
         return
-    proposed = peer.saved.proposed
+    proposed = peer.proposed
     if lead.bound_to is not None:
         _propose(peer, lead, lead.bound_to, "a body that may have been committed")
-    elif proposed and proposed[:2] == (peer.round, peer.view):
-        _propose(peer, lead, proposed[2], "the body proposed before a restart")
+    elif proposed and proposed[0] == peer.view:
+        _propose(peer, lead, proposed[1], "the body proposed before a restart")
     elif lead.exchange is None:
         _decide(peer, lead)
     elif lead.cut_failed:
@@ -41,8 +42,10 @@ def react(peer: Peer) -> None:
 
 
 def _decide(peer: Peer, lead: Leading) -> None:
-    expected = len({*lead.offers, *(peer.terms.eligible - peer.lost)})
-    joiners = sum(role is Role.WORKER for role in _joiners(peer).values())
+    joining = _joiners(peer)
+    resting = {who for who, role in joining.items() if role is Role.PAUSED}
+    expected = len({*lead.offers, *(peer.terms.eligible - peer.lost - resting)})
+    joiners = sum(role is Role.WORKER for role in joining.values())
     offers = len(lead.offers)
     decision = decide(peer.now_ms, peer.since_ms, lead.quorum_ms, offers, expected, peer.terms, joiners)
     peer.why = decision.reason
@@ -74,19 +77,20 @@ def _joiners(peer: Peer) -> dict[PeerId, Role]:
 def _propose_new(peer: Peer, lead: Leading, kind: Kind, reason: str) -> None:
     assert peer.catchup.anchor is not None
     lead.leaving |= peer.leavers
-    body = lead.make_body(kind, peer.catchup.anchor, _here(peer), _joiners(peer))
+    body = lead.make_body(kind, peer.catchup.anchor, _heard(peer, peer.terms.peers), _joiners(peer))
     _propose(peer, lead, body, reason)
 
 
-def _here(peer: Peer) -> set[PeerId]:
-    """This peer and the members whose lease holds, while it leads.
+def _heard(peer: Peer, members: Collection[PeerId]) -> set[PeerId]:
+    """This peer and those of the members whose lease holds, while it leads.
 
     Who has not led for a whole lease cannot tell silence from calm.
     """
     since_ms = peer.now_ms - peer.rules.lease_ms
-    heard = {who for who in peer.terms.voters if peer.heard.get(who, since_ms - 1) >= since_ms}
-    listened = peer.view_ms <= since_ms
-    return (heard if listened else {*peer.terms.voters}) - peer.lost | {peer.me}
+    if peer.view_ms > since_ms:
+        return {*members} - peer.lost | {peer.me}
+    heard = {who for who in members if peer.heard.get(who, since_ms - 1) >= since_ms}
+    return heard - peer.lost | {peer.me}
 
 
 def _propose(peer: Peer, lead: Leading, body: Body, reason: str) -> None:
@@ -122,7 +126,8 @@ def on_promise(peer: Peer, sender: PeerId, promise: m.Promise) -> None:
         if accepted[0] >= promise.view or objection(peer.terms, accepted[1], anchor):
             peer.refuse(sender, "a promise that accepted what it could not have")
             return
-    peer.leading.promises[sender] = accepted
+    if sender in peer.terms.voting:
+        peer.leading.promises[sender] = accepted
 
 
 def on_held(peer: Peer, sender: PeerId, held: m.Held) -> None:
@@ -146,11 +151,13 @@ def on_vote(peer: Peer, sender: PeerId, vote: m.Vote) -> None:
     if vote.body != lead.body.digest or not peer.signer.verify(sender, message, vote.signature):
         peer.refuse(sender, "your vote is not for the body that was proposed")
         return
+    if sender not in peer.terms.voting:
+        peer.refuse(sender, "you do not vote this round")
+        return
     lead.votes[sender] = vote.signature
     if len(lead.votes) >= peer.terms.majority:
         commit = Commit(lead.body, peer.view, tuple(sorted(lead.votes.items())))
-        everybody = {*peer.terms.voters, *(member.peer for member in commit.body.members)}
-        chain.adopt(peer, (commit,), sorted(everybody - {peer.me}))
+        chain.adopt(peer, (commit,), chain.audience(peer, commit))
 
 
 # ---- owners that keep a stage waiting -----------------------------------------------------------
@@ -176,7 +183,7 @@ def _move_parts(peer: Peer, lead: Leading, gone: Collection[PeerId]) -> None:
 def on_peer_lost(peer: Peer, event: e.PeerLost) -> None:
     """The transport says that somebody is gone: do not wait for it, and do not follow it."""
     peer.joiners.pop(event.peer, None)
-    if event.peer not in peer.terms.voters or event.peer == peer.me:
+    if event.peer not in peer.terms.places or event.peer == peer.me:
         return
     peer.lost.add(event.peer)
     if peer.leading is not None:

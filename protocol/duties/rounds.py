@@ -33,7 +33,7 @@ def enter_round(peer: Peer) -> None:
     peer.since_ms, peer.asked_ms = peer.now_ms, peer.now_ms - rules.retry_ms
     peer.retries = peer.hops = peer.progress = 0
     peer.mine, peer.answered = None, set()
-    peer.leavers.intersection_update(peer.terms.voters)
+    peer.leavers &= peer.terms.places.keys()
     peer.fetching.clear()
     kept = peer.round - rules.keep_rounds
     peer.held = {digest: round_ for digest, round_ in peer.held.items() if round_ >= kept}
@@ -43,7 +43,7 @@ def enter_round(peer: Peer) -> None:
     peer.timer("retry", rules.retry_ms)
     if peer.terms.complete:
         end(peer, f"the run has its {rules.rounds} updates")
-    elif peer.finishing and set(peer.terms.voters) <= {peer.me}:
+    elif peer.finishing and set(peer.terms.peers) <= {peer.me}:
         end(peer, "left, as the last one")
     elif peer.finishing and not peer.is_member:
         end(peer, "left")
@@ -52,6 +52,7 @@ def enter_round(peer: Peer) -> None:
 def start_view(peer: Peer, view: int) -> None:
     peer.view, peer.planned, peer.plan_ms = view, False, None
     peer.proposal, peer.voted, peer.fetch_failures, peer.reported = None, None, 0, {}
+    peer.lacking = None
     leads = peer.is_member and peer.leader == peer.me
     peer.leading = Leading(peer.terms, view, peer.since_ms) if leads else None
     peer.owning = Owning(peer.round, view, len(peer.terms.part_bytes))
@@ -59,6 +60,11 @@ def start_view(peer: Peer, view: int) -> None:
     bear(peer)
     if peer.is_member:
         peer.timer("deadline", peer.terms.patience_ms(view))
+
+
+def due(peer: Peer, interval_ms: int) -> bool:
+    """Whether something said only now and then is to be said at this retry."""
+    return peer.retries % max(1, interval_ms // peer.rules.retry_ms) == 0
 
 
 def bear(peer: Peer) -> None:
@@ -73,8 +79,9 @@ def may_wait(peer: Peer) -> bool:
 
 def enter_view(peer: Peer, view: int) -> None:
     """Promise `view`: no vote below it any more. Tell its leader what was accepted, and offer again."""
-    peer.out.append(a.Persist(a.Promised(peer.round, view)))
-    peer.saved.promised = (peer.round, view)
+    if peer.votes:
+        peer.out.append(a.Persist(a.Promised(peer.round, view)))
+        peer.saved.promised = (peer.round, view)
     start_view(peer, view)
     peer.why = f"view {view}: {short(peer.leader)} leads"
     prepare(peer)
@@ -85,14 +92,13 @@ def enter_view(peer: Peer, view: int) -> None:
 def prepare(peer: Peer) -> None:
     """A leader that lacks promises calls for them, so that members in other views come to this one."""
     if peer.leading is not None and not peer.leading.may_propose:
-        others = tuple(voter for voter in peer.terms.voters if voter != peer.me)
-        peer.post([(others, m.Prepare(peer.round, peer.view))])
+        peer.post([(peer.terms.voters_but(peer.me), m.Prepare(peer.round, peer.view))])
 
 
 def promise(peer: Peer) -> None:
-    accepted = peer.saved.accepted
-    mine = accepted[1:] if accepted and accepted[0] == peer.round else None
-    peer.tell(peer.leader, m.Promise(peer.round, peer.view, mine))
+    if not peer.votes:
+        return
+    peer.tell(peer.leader, m.Promise(peer.round, peer.view, peer.accepted))
 
 
 def offer(peer: Peer) -> None:

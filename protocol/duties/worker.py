@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
-from atoll.protocol.duties import rounds
+from atoll.protocol.duties import repeat, rounds
 from atoll.protocol.ids import short
-from atoll.protocol.ledger import Role
+from atoll.protocol.roster import Role
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def react(peer: Peer) -> None:
     """Train from the anchor of this round, once, as soon as it is here."""
-    if peer.config.role is not Role.WORKER or peer.training >= peer.round:
+    if peer.role is not Role.WORKER or peer.training >= peer.round:
         return
-    if peer.active and peer.ready and not peer.terms.gathering:
+    if peer.active and peer.ready and not peer.terms.gathering and peer.me in peer.terms.shards:
         peer.training = peer.round
         peer.why = "trains"
-        shard = (peer.terms.workers.index(peer.me), len(peer.terms.workers))
+        shard = (peer.terms.shards[peer.me], len(peer.terms.workers))
         parts = len(peer.terms.part_bytes)
         peer.out.append(a.Train(peer.round, peer.terms.assignment.steps, shard, parts))
 
@@ -32,7 +32,8 @@ def on_trained(peer: Peer, event: e.Trained) -> None:
         return
     assert len(event.parts) == len(peer.terms.part_bytes)
     peer.mine = event
-    peer.held.update((ref.digest, peer.round) for ref in event.parts)
+    for ref in event.parts:
+        peer.has(ref.digest)
     peer.why = f"offered {event.tokens} tokens to {short(peer.leader)}"
     rounds.offer(peer)
 
@@ -43,7 +44,7 @@ def on_progress(peer: Peer, event: e.Progress) -> None:
 
 
 def on_blob_arrived(peer: Peer, event: e.BlobArrived) -> None:
-    peer.held[event.digest] = peer.round
+    peer.has(event.digest)
     peer.fetching.discard(event.digest)
     peer.owning.arrived(event.digest)
 
@@ -64,8 +65,13 @@ def on_finish(peer: Peer, event: e.Finish) -> None:
     peer.finishing = True
     if event.now or not peer.active or peer.config.role is Role.WITNESS:
         if peer.is_member:
-            receivers = tuple(voter for voter in peer.terms.voters if voter != peer.me)
-            peer.post([(receivers, m.Leave(peer.round, "left"))])
+            peer.post([(peer.terms.voters_but(peer.me), m.Leave(peer.round, "left"))])
         rounds.end(peer, "left")
     else:
         rounds.offer(peer)
+
+
+def on_pause(peer: Peer, event: e.Pause) -> None:
+    """Rest from the next round on, or train again: a commit says so, as for joiners."""
+    peer.paused = event.on
+    repeat.ask_for_role(peer)

@@ -11,6 +11,7 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WORKER: _ClassVar[Role]
     WITNESS: _ClassVar[Role]
+    PAUSED: _ClassVar[Role]
 
 class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -20,6 +21,7 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RECOVERY: _ClassVar[Kind]
 WORKER: Role
 WITNESS: Role
+PAUSED: Role
 UPDATE: Kind
 SKIP: Kind
 SETTINGS: Kind
@@ -69,6 +71,34 @@ class Member(_message.Message):
     missed: int
     def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ...) -> None: ...
 
+class Changes(_message.Message):
+    __slots__ = ("changed", "left")
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    changed: _containers.RepeatedCompositeFieldContainer[Member]
+    left: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, changed: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., left: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Contributions(_message.Message):
+    __slots__ = ("steps_on", "tokens", "steps", "clamped")
+    STEPS_ON_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    CLAMPED_FIELD_NUMBER: _ClassVar[int]
+    steps_on: _containers.RepeatedScalarFieldContainer[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    steps: _containers.RepeatedScalarFieldContainer[int]
+    clamped: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, steps_on: _Optional[_Iterable[int]] = ..., tokens: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., clamped: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Rejections(_message.Message):
+    __slots__ = ("reason", "places")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    places: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, reason: _Optional[str] = ..., places: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class Contributor(_message.Message):
     __slots__ = ("peer", "tokens", "steps", "weight")
     PEER_FIELD_NUMBER: _ClassVar[int]
@@ -81,16 +111,8 @@ class Contributor(_message.Message):
     weight: int
     def __init__(self, peer: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
 
-class Rejection(_message.Message):
-    __slots__ = ("peer", "reason")
-    PEER_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    peer: str
-    reason: str
-    def __init__(self, peer: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
-
 class Body(_message.Message):
-    __slots__ = ("run_id", "round", "parent", "fragment", "kind", "contributors", "rejected", "blobs", "anchor", "members")
+    __slots__ = ("run_id", "round", "parent", "fragment", "kind", "contributors", "rejected", "blobs", "anchor", "members", "epoch")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
@@ -101,35 +123,49 @@ class Body(_message.Message):
     BLOBS_FIELD_NUMBER: _ClassVar[int]
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     round: int
     parent: bytes
     fragment: int
     kind: Kind
-    contributors: _containers.RepeatedCompositeFieldContainer[Contributor]
-    rejected: _containers.RepeatedCompositeFieldContainer[Rejection]
+    contributors: Contributions
+    rejected: _containers.RepeatedCompositeFieldContainer[Rejections]
     blobs: _containers.RepeatedCompositeFieldContainer[BlobRef]
     anchor: bytes
-    members: _containers.RepeatedCompositeFieldContainer[Member]
-    def __init__(self, run_id: _Optional[bytes] = ..., round: _Optional[int] = ..., parent: _Optional[bytes] = ..., fragment: _Optional[int] = ..., kind: _Optional[_Union[Kind, str]] = ..., contributors: _Optional[_Iterable[_Union[Contributor, _Mapping]]] = ..., rejected: _Optional[_Iterable[_Union[Rejection, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., anchor: _Optional[bytes] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
+    members: Changes
+    epoch: int
+    def __init__(self, run_id: _Optional[bytes] = ..., round: _Optional[int] = ..., parent: _Optional[bytes] = ..., fragment: _Optional[int] = ..., kind: _Optional[_Union[Kind, str]] = ..., contributors: _Optional[_Union[Contributions, _Mapping]] = ..., rejected: _Optional[_Iterable[_Union[Rejections, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., anchor: _Optional[bytes] = ..., members: _Optional[_Union[Changes, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
 
-class VoteSignature(_message.Message):
-    __slots__ = ("peer", "signature")
-    PEER_FIELD_NUMBER: _ClassVar[int]
+class Snapshot(_message.Message):
+    __slots__ = ("round", "epoch", "head", "updates", "members", "signature")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
-    peer: str
+    round: int
+    epoch: int
+    head: bytes
+    updates: int
+    members: _containers.RepeatedCompositeFieldContainer[Member]
     signature: bytes
-    def __init__(self, peer: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., epoch: _Optional[int] = ..., head: _Optional[bytes] = ..., updates: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Commit(_message.Message):
-    __slots__ = ("body", "view", "votes")
+    __slots__ = ("body", "view", "voters", "signatures", "authority")
     BODY_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
-    VOTES_FIELD_NUMBER: _ClassVar[int]
+    VOTERS_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURES_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
     body: bytes
     view: int
-    votes: _containers.RepeatedCompositeFieldContainer[VoteSignature]
-    def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., votes: _Optional[_Iterable[_Union[VoteSignature, _Mapping]]] = ...) -> None: ...
+    voters: _containers.RepeatedScalarFieldContainer[int]
+    signatures: _containers.RepeatedScalarFieldContainer[bytes]
+    authority: str
+    def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., voters: _Optional[_Iterable[int]] = ..., signatures: _Optional[_Iterable[bytes]] = ..., authority: _Optional[str] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving")
@@ -256,12 +292,22 @@ class Prepare(_message.Message):
     def __init__(self, view: _Optional[int] = ...) -> None: ...
 
 class Commits(_message.Message):
-    __slots__ = ("commits", "height")
+    __slots__ = ("commits", "height", "snapshot")
     COMMITS_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     commits: _containers.RepeatedCompositeFieldContainer[Commit]
     height: int
-    def __init__(self, commits: _Optional[_Iterable[_Union[Commit, _Mapping]]] = ..., height: _Optional[int] = ...) -> None: ...
+    snapshot: Snapshot
+    def __init__(self, commits: _Optional[_Iterable[_Union[Commit, _Mapping]]] = ..., height: _Optional[int] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
+
+class Seal(_message.Message):
+    __slots__ = ("at", "signature")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    at: int
+    signature: bytes
+    def __init__(self, at: _Optional[int] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class AskCommits(_message.Message):
     __slots__ = ()
@@ -300,7 +346,7 @@ class Refuse(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Message(_message.Message):
-    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse", "prepare")
+    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse", "prepare", "seal", "epoch")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     ALIVE_FIELD_NUMBER: _ClassVar[int]
@@ -320,6 +366,8 @@ class Message(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     REFUSE_FIELD_NUMBER: _ClassVar[int]
     PREPARE_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     round: int
     offer: Offer
     alive: Alive
@@ -339,7 +387,9 @@ class Message(_message.Message):
     state: State
     refuse: Refuse
     prepare: Prepare
-    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ...) -> None: ...
+    seal: Seal
+    epoch: int
+    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class PeerRecord(_message.Message):
     __slots__ = ("run_id", "public_key", "sequence", "direct", "certificate_digest", "multiaddrs", "role", "agent")

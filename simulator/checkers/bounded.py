@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from atoll.protocol.ledger import Commit, Ledger
+from atoll.protocol.commits import Commit
+from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Manifest
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atoll.protocol.commits import Body, Commit, Kind
 from atoll.protocol.ids import PeerId
-from atoll.protocol.ledger import Body, Commit, Kind, Role
+from atoll.protocol.roster import Role
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host

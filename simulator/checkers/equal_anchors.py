@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atoll.protocol.commits import Commit, Kind
 from atoll.protocol.events import StateLoaded
-from atoll.protocol.ledger import Commit, Kind
 from atoll.simulator import content
 
 if TYPE_CHECKING:

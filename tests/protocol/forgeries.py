@@ -9,9 +9,10 @@ from typing import Any
 from protocol_samples import contributor, digest, peer, votes
 
 from atoll.protocol import messages as m
+from atoll.protocol.commits import Body, Commit, Kind
 from atoll.protocol.ids import BlobRef, PeerId
-from atoll.protocol.ledger import Body, Commit, Kind, Role
 from atoll.protocol.peer import Peer
+from atoll.protocol.roster import Role
 
 
 def body(p: Peer, **changes: Any) -> Body:

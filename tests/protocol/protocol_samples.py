@@ -8,21 +8,13 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeVar
 
+from atoll.protocol.commits import Body, Commit, Contributor, Kind, vote_message
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_of
 from atoll.protocol.keys import Key
-from atoll.protocol.ledger import (
-    Body,
-    Commit,
-    Contributor,
-    Genesis,
-    Kind,
-    Ledger,
-    Member,
-    Role,
-    vote_message,
-)
+from atoll.protocol.ledger import Genesis, Ledger
 from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, RoundRules
+from atoll.protocol.roster import Member, Role
 from atoll.protocol.terms import Terms
 
 T = TypeVar("T")
@@ -117,6 +109,7 @@ def update(terms: Terms, *names: str, **changes: Any) -> Body:
         parent=terms.parent,
         kind=Kind.UPDATE,
         anchor=ANCHOR,
+        before=terms.members,
         members=terms.members,
         contributors=tuple(contributor(name) for name in sorted(names, key=peer)),
         blobs=blobs(f"mean {terms.round}", len(terms.part_bytes)),
@@ -137,6 +130,7 @@ def skip(ledger: Ledger, **changes: Any) -> Body:
         parent=ledger.head,
         kind=Kind.SKIP,
         anchor=ANCHOR,
+        before=ledger.members,
         members=ledger.members,
     )
     return dataclasses.replace(sound, **changes)

@@ -15,13 +15,14 @@ from protocol_samples import ASSIGNED, initial_blobs, key, manifest, member, par
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
+from atoll.protocol.commits import Body, Commit, Snapshot
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_of
-from atoll.protocol.ledger import Body, Commit, Genesis, Ledger
+from atoll.protocol.ledger import Genesis, Ledger
 from atoll.protocol.manifest import RoundRules
-from atoll.protocol.messages import Message
+from atoll.protocol.messages import Commits, Message
 from atoll.protocol.peer import Peer, PeerConfig, Saved
-from atoll.protocol.terms import by_hash
-from atoll.protocol.wire.convert import decode, encode
+from atoll.protocol.roster import by_hash
+from atoll.protocol.wire.convert import decode_with_epoch, encode
 
 DELIVERIES_MAX = 20_000
 ACTIONS_MAX = 200
@@ -31,6 +32,7 @@ ACTIONS_MAX = 200
 class Disk:
     """What outlives a process."""
 
+    base: Snapshot | None = None
     commits: list[Commit] = field(default_factory=list)
     saved: Saved = field(default_factory=Saved)
     results: dict[Digest, int] = field(default_factory=dict)
@@ -56,6 +58,8 @@ class Machine:
     def start(self) -> None:
         """Begin on what the disk holds."""
         ledger = Ledger(self.swarm.genesis)
+        if self.disk.base is not None:
+            ledger.rebase(self.disk.base)
         for commit in self.disk.commits:
             ledger.append(commit, key(self.name))
         role = member(self.name).role
@@ -83,10 +87,10 @@ class Machine:
         """What is instant happens; the rest waits in the swarm's queues."""
         swarm = self.swarm
         match action:
-            case a.Send(to, message):
-                assert decode(encode(message)) == message
+            case a.Send(to, message, epoch):
+                assert self.reads_as_written(message, action.epoch)
                 assert self.id not in to
-                swarm.mail.extend((self, swarm.by_id[receiver], message) for receiver in to)
+                swarm.mail.extend((self, swarm.by_id[receiver], message, epoch) for receiver in to)
             case a.SetTimer(timer, after_ms):
                 assert after_ms > 0
                 swarm.timers.append((swarm.now_ms + after_ms, self, timer))
@@ -101,6 +105,16 @@ class Machine:
                 self.disk.results = kept
             case _:
                 pass
+
+    def reads_as_written(self, message: Message, epoch: int) -> bool:
+        """Whether another peer with the same ledger would read just this."""
+        assert self.peer is not None
+        ledger = self.peer.ledger
+        known = dict(ledger._members)
+        if isinstance(message, Commits) and message.commits:
+            first = message.commits[0].body
+            known[first.parent] = first.before
+        return decode_with_epoch(encode(message, epoch), known.get) == (epoch, message)
 
     def store(self, digest: Digest, result: bool) -> None:
         """Results are on disk; contributions of others live in memory."""
@@ -121,6 +135,11 @@ class Machine:
                 saved.accepted = (round_, view, body)
             case a.Proposed(round_, view, body):
                 saved.proposed = (round_, view, body)
+            case a.Rewound(round_):
+                self.disk.commits = [c for c in self.disk.commits if c.body.round < round_]
+                self.disk.states = [s for s in self.disk.states if s.round < round_]
+            case a.Rebased(snapshot, kept):
+                self.disk.base, self.disk.commits = snapshot, list(kept)
 
     # ---- work -----------------------------------------------------------------------------------
 
@@ -196,7 +215,7 @@ class Swarm:
         self.machines = {name: Machine(self, name) for name in (*members, *outsiders)}
         self.by_id = {machine.id: machine for machine in self.machines.values()}
         self.now_ms = 0
-        self.mail: deque[tuple[Machine, Machine, Message]] = deque()
+        self.mail: deque[tuple[Machine, Machine, Message, int]] = deque()
         self.timers: list[tuple[int, Machine, e.Timer]] = []
         self.chores: deque[tuple[Machine, a.Action]] = deque()
         self.history: dict[int, Digest] = {}
@@ -236,9 +255,9 @@ class Swarm:
     def step(self) -> bool:
         """Deliver one letter, or do one chore; whether there was any."""
         if self.mail:
-            sender, receiver, message = self.mail.popleft()
+            sender, receiver, message, epoch = self.mail.popleft()
             if receiver.peer is not None and self.touch(sender, receiver):
-                receiver.take(e.Received(sender.id, message))
+                receiver.take(e.Received(sender.id, message, epoch))
         elif self.chores:
             machine, chore = self.chores.popleft()
             if machine.peer is not None:

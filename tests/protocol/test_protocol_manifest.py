@@ -16,7 +16,6 @@ from atoll.protocol.admission import refusal, token_for
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, digest_of
 from atoll.protocol.keys import Key
-from atoll.protocol.ledger import Member, Role
 from atoll.protocol.manifest import (
     MANIFEST_BYTES_MAX,
     Assignment,
@@ -33,6 +32,7 @@ from atoll.protocol.manifest import (
     section,
     sign,
 )
+from atoll.protocol.roster import Member, Role
 from atoll.protocol.wire import messages_pb2 as wire
 
 AUTHORITY = key("authority")

@@ -21,8 +21,8 @@ from wire_strategies import Messages, Pool
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
+from atoll.protocol.commits import Body, Kind, vote_message
 from atoll.protocol.ids import BlobRef, Digest
-from atoll.protocol.ledger import Body, Kind, vote_message
 from atoll.protocol.peer import Peer
 from atoll.protocol.wire.convert import decode, encode
 
@@ -221,7 +221,7 @@ def size(p: Peer) -> int:
 def test_a_crowd_of_strangers_fills_no_memory(name: str) -> None:
     from atoll.protocol import messages as m
     from atoll.protocol.ids import peer_id
-    from atoll.protocol.ledger import Role
+    from atoll.protocol.roster import Role
 
     def stranger(number: int) -> Any:
         who = peer_id(number.to_bytes(32, "big"))

@@ -28,8 +28,9 @@ from protocol_samples import (
     votes,
 )
 
+from atoll.protocol.commits import Body, Commit, Kind
 from atoll.protocol.ids import BlobRef, PeerId, peer_id
-from atoll.protocol.ledger import MEMBERS_MAX, Body, Commit, Kind, Member, Role
+from atoll.protocol.roster import MEMBERS_MAX, Member, Role
 from atoll.protocol.terms import Terms, by_hash, next_members, objection, parts_of, terms_of
 
 NAMES = ("w1", "w2", "w3", "coordinator")

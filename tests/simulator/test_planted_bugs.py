@@ -12,11 +12,11 @@ import pytest
 from atoll.protocol import catchup, ledger, peer, terms
 from atoll.protocol import messages as m
 from atoll.protocol.actions import Apply
+from atoll.protocol.commits import Contributor, vote_message
 from atoll.protocol.duties import rounds, voter
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.ids import PeerId
 from atoll.protocol.leading import Leading
-from atoll.protocol.ledger import Contributor, vote_message
 from atoll.protocol.peer import Peer
 from atoll.simulator.host import Host
 from atoll.simulator.run import trial
