@@ -50,6 +50,7 @@ class Disk:
         """
         if self.last_was_commit and self.commits:
             self.commits.pop()
+            self.last_was_commit = False
             return True
         return False
 

@@ -9,6 +9,7 @@ LOSS_SHARE = 0.10
 LATE_SHARE, LATE_MS_MAX = 0.05, 9_000
 TWICE_SHARE, TWICE_MS_MAX = 0.05, 3_000
 BYTES_PER_MS = 10_000
+TIMEOUT_MS, TIMEOUT_BYTES_PER_MS = 10_000, 125
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +78,10 @@ class Links:
             delays.append(base + rng.randint(0, TWICE_MS_MAX))
         return delays
 
+    def patience_ms(self, size: int) -> int:
+        """How long a receiver waits for one holder."""
+        return TIMEOUT_MS + size // TIMEOUT_BYTES_PER_MS
+
     def transfer_ms(self, holder: str, receiver: str, size: int, now_ms: int) -> int:
         """A request, and `size` bytes back, behind what is under way already."""
         slow = self.slowness.get(holder, 1.0) * self.slowness.get(receiver, 1.0)
@@ -94,3 +99,4 @@ class Links:
         self.loss = self.twice = self.reorder = False
         self.cuts = ()
         self.slowness, self.lag_ms, self.bytes_per_ms = {}, {}, {}
+        self._up_free_ms, self._down_free_ms = {}, {}

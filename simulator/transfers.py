@@ -62,7 +62,11 @@ def _ask(world: World, transfer: Transfer) -> None:
         clock.later(2 * links.base_ms(holder.name, receiver.name), _ask, world, transfer)
     else:
         needed_ms = links.transfer_ms(holder.name, receiver.name, transfer.size, clock.now_ms)
-        clock.later(needed_ms, _end, world, transfer, holder, holder.life)
+        patience_ms = links.patience_ms(transfer.size)
+        if needed_ms > patience_ms:
+            clock.later(patience_ms, _ask, world, transfer)
+        else:
+            clock.later(needed_ms, _end, world, transfer, holder, holder.life)
 
 
 def _end(world: World, transfer: Transfer, holder: Host, holder_life: int) -> None:
