@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from atoll.simulator.host import Host
     from atoll.simulator.world import World
 
-DOWN_MS, CUT_MS, FREEZE_MS, FULL_MS = (300, 12_000), (500, 8_000), (500, 10_000), (500, 8_000)
+DOWN_MS, SOON_MS = (300, 12_000), (200, 1_500)
+CUT_MS, FREEZE_MS, FULL_MS = (500, 8_000), (500, 10_000), (500, 8_000)
 LAG_MS, LATE_MS, AWAY_MS = (300, 4_000), (1_000, 15_000), (4_000, 15_000)
 SLOW_PER_MILLE, RATE_PER_MILLE, OFFSET_MS_MAX = (3_000, 10_000), (900, 1_100), 1 << 30
 HOST_BYTES_PER_MS = (250, 4_000)
@@ -151,12 +152,13 @@ def _trap(faults: Faults, effect: str, bounds: tuple[int, int]) -> list[Strike]:
 
 
 def _crash(faults: Faults) -> list[Strike]:
-    down_ms, victim = faults.between(DOWN_MS), faults.victim()
+    """Half of them are started again at once, as a service is, so that they find their round unfinished."""
+    victim, bounds = faults.victim(), faults.rng.choice((DOWN_MS, SOON_MS))
     if not faults.may_die() or victim is None:
         return []
     if faults.rng.random() < 0.5:
-        return _trap(faults, "crash", DOWN_MS)
-    return [faults.strike("crash", [victim.name], down_ms)]
+        return _trap(faults, "crash", bounds)
+    return [faults.strike("crash", [victim.name], faults.between(bounds))]
 
 
 def _torn(faults: Faults) -> list[Strike]:
