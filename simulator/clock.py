@@ -11,8 +11,6 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-LOOK_EVERY = 256
-
 _Deed = tuple[Callable[..., None], tuple[Any, ...]]
 
 
@@ -58,19 +56,20 @@ class Clock:
             heapq.heappop(self._times)
             self._next = 0
         self.now_ms = max(self.now_ms, until_ms)
-        return False
+        return done()
 
     def _pass(self, deeds: list[_Deed], done: Callable[[], bool]) -> bool:
         """The rest of this millisecond; what is asked for meanwhile, for no time at all, is part of it."""
-        index = self._next
+        start = index = self._next
         while index < len(deeds):
             act, arguments = deeds[index]
             index += 1
-            self.happened += 1
             act(*arguments)
-            if self.news or not self.happened % LOOK_EVERY:
+            if self.news:
                 self.news = False
                 if done():
+                    self.happened += index - start
                     self._next = index
                     return True
+        self.happened += index - start
         return False

@@ -134,7 +134,8 @@ class Host:
             return
         if self.world.trace is not None:
             self.world.trace.event(self, event)
-        self.queue.extend(peer.handle(event, self.now_ms()))
+        now_ms = self.world.clock.now_ms if self.rate == 1.0 else self.now_ms()
+        self.queue.extend(peer.handle(event, now_ms))
         if not self.held_up:
             self._drain()
 
@@ -164,23 +165,25 @@ class Host:
     def send_to(self, receivers: tuple[PeerId, ...], message: Any) -> None:
         world = self.world
         world.sent(self, receivers, message)
-        event, quiet = e.Received(self.id, message), world.links.quiet
+        event, hosts, links, later = e.Received(self.id, message), world.hosts, world.links, world.clock.later
+        quiet = links.quiet
         for receiver in receivers:
-            self._bring(world.hosts.get(receiver), event, quiet)
+            other = hosts.get(receiver)
+            if quiet and other is not None and other.peer is not None:
+                later(links.delay_ms(self.name, other.name), other.act, other.life, other.take, event)
+            else:
+                self._bring(other, event)
 
     def bring(self, receiver: PeerId, message: Any) -> None:
         """A message that left long ago is on its last leg."""
-        self._bring(self.world.hosts.get(receiver), e.Received(self.id, message), quiet=False)
+        self._bring(self.world.hosts.get(receiver), e.Received(self.id, message))
 
-    def _bring(self, other: Host | None, event: e.Received, quiet: bool) -> None:
+    def _bring(self, other: Host | None, event: e.Received) -> None:
         if other is None:
             return
         world, links = self.world, self.world.links
         if other.peer is None:
             self._give_up(other, (5, 100), other.life)
-        elif quiet:
-            delay_ms = links.delay_ms(self.name, other.name)
-            world.clock.later(delay_ms, other.act, other.life, other.take, event)
         elif not links.open(self.name, other.name):
             self._give_up(other, (500, 3_000))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,6 +23,7 @@ from atoll.simulator.strikes import Strike
 from atoll.simulator.world import Violation, World
 
 ROUND_MS_MAX = 20_000
+COLLECT_EVERY = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ def trial(
     faults = Faults(world, strikes)
     violation = stuck = None
     try:
-        stuck = _live(world, faults)
+        with rare_collections():
+            stuck = _live(world, faults)
     except Violation as error:
         violation = str(error)
     except Exception as error:  # noqa: BLE001 - a peer that raises is a finding, and the other seeds go on
@@ -81,6 +85,17 @@ def trial(
         trace=world.trace.lines if world.trace else [],
         strikes=tuple(faults.struck),
     )
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Look for garbage in cycles rarely: a large world has millions of objects, and hardly a cycle dies."""
+    usual = gc.get_threshold()
+    gc.set_threshold(COLLECT_EVERY, 10, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _live(world: World, faults: Faults) -> str | None:

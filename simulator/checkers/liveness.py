@@ -28,7 +28,7 @@ class Liveness:
         self.until_ms = world.clock.now_ms + DEADLINES * rules.deadline_ms
 
     def reached(self) -> bool:
-        if self.world.updates < self.wanted or any(self.lagging(host) for host in self.world.alive):
+        if self.world.updates < self.wanted or any(self.lagging(host) for host in self.world.hosts.values()):
             return False
         return not self.departed()
 
