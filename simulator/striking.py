@@ -120,7 +120,11 @@ def _lag(world: World, hit: Strike) -> None:
     for name in hit.who:
         world.note(name, f"is {lag_ms} ms late for {for_ms} ms")
         world.links.lag_ms[name] = lag_ms
-        world.clock.later(for_ms, world.links.lag_ms.pop, name, None)
+        world.clock.later(for_ms, _in_time, world, name)
+
+
+def _in_time(world: World, name: str) -> None:
+    world.links.lag_ms.pop(name, None)
 
 
 def _slow(world: World, hit: Strike) -> None:
