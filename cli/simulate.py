@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -36,11 +37,22 @@ def network(
         str,
         typer.Option(
             metavar="LIST",
-            help="Some of crash, loss, reorder, partition, freeze, slow, churn; heavy is all, none is none.",
+            help="Some of crash, wipe, torn, full, corrupt, freeze, loss, twice, reorder, partition, "
+            "bandwidth, lag, slow, skew, suspect, churn, burst; heavy is all, none is none.",
         ),
     ] = "crash,loss,reorder",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Write every event of one seed to stderr.")] = False,
+    shrink: Annotated[
+        Optional[Path],  # noqa: UP045  typer reads this at run time, also on Python 3.10
+        typer.Option(
+            metavar="FILE", help="Make the first failure small, and write it there as a transcript."
+        ),
+    ] = None,
+    replay: Annotated[
+        Optional[Path],  # noqa: UP045  typer reads this at run time, also on Python 3.10
+        typer.Option(metavar="FILE", help="Run a transcript again, traced; it decides all but --json."),
+    ] = None,
 ) -> None:
     """Check safety and liveness over many seeds.
 
@@ -52,7 +64,9 @@ def network(
     Exit code 1 if any seed fails: it is named, with the command that shows every event of it.
     """
     chosen = seeds_of(seeds)
-    if trace:
+    if replay is not None:
+        report = _replayed(replay)
+    elif trace:
         if len(chosen) != 1:
             raise ConfigError(f"--trace with {len(chosen)} seeds", "--seeds", "one seed, such as 7:8")
         report = _traced(peers, rounds, chosen, faults)
@@ -60,6 +74,8 @@ def network(
         report = _tried(peers, rounds, chosen, faults)
     print(json.dumps(report) if as_json else _told(report))
     if failures := report["failures"]:
+        if shrink is not None and replay is None:
+            _shrunk(peers, rounds, failures[0]["seed"], faults, shrink)
         raise PromiseBroken(_complaint(failures, report["seeds"]))
 
 
@@ -98,6 +114,37 @@ def _traced(peers: int, rounds: int, seeds: range, faults: str) -> dict[str, Any
     for line in outcome.trace:
         print(line, file=sys.stderr)
     return summary([outcome], chosen, time.perf_counter() - began)
+
+
+def _shrunk(peers: int, rounds: int, seed: int, faults: str, path: Path) -> None:
+    from atoll.simulator import transcript
+    from atoll.simulator.setting import setting
+    from atoll.simulator.shrink import shrink
+
+    case = shrink(seed, setting(peers, rounds, faults))
+    transcript.write(path, case)
+    print(
+        f"seed {case.seed} with {case.setting.peers} peers, {case.setting.rounds} rounds and "
+        f"{len(case.strikes)} strikes fails likewise: atoll simulate network --replay {path}",
+        file=sys.stderr,
+    )
+
+
+def _replayed(path: Path) -> dict[str, Any]:
+    """A transcript's run, and whether it went as it did when the transcript was written."""
+    import time
+
+    from atoll.simulator import transcript
+    from atoll.simulator.run import summary
+
+    case, began = transcript.read(path), time.perf_counter()
+    outcome = case.run(traced=True)
+    for line in outcome.trace:
+        print(line, file=sys.stderr)
+    report = summary([outcome], case.setting, time.perf_counter() - began)
+    for failure in report["failures"]:
+        failure["replay"] = f"atoll simulate network --replay {path}"
+    return report | {"same_trace": transcript.digest_of_trace(outcome.trace) == case.trace}
 
 
 def _told(report: dict[str, Any]) -> str:

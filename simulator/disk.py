@@ -1,4 +1,8 @@
-"""What of a peer survives its crash: records whose write was completed, results, and the last few states."""
+"""What of a peer survives its crash: records whose write was completed, results, and the last few states.
+
+As on a real node, a record that was cut off in the middle is cut away when the log is read, results whose
+digest is wrong are thrown away at the start, and damaged states are passed over.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,8 @@ STATES_KEPT = 2
 
 @dataclass(slots=True)
 class Disk:
+    """`rotten` are the digests of results, and the anchors of states, whose bytes are not what they were."""
+
     base: Snapshot | None = None
     commits: list[Commit] = field(default_factory=list)
     promised: a.Promised | None = None
@@ -24,8 +30,11 @@ class Disk:
     proposed: a.Proposed | None = None
     results: dict[Digest, int] = field(default_factory=dict)
     states: list[StateLoaded] = field(default_factory=list)
+    rotten: set[Digest] = field(default_factory=set)
+    last_was_commit: bool = False
 
     def write(self, record: a.Record) -> None:
+        self.last_was_commit = isinstance(record, a.Committed)
         match record:
             case a.Committed(commit):
                 self.commits.append(commit)
@@ -41,15 +50,48 @@ class Disk:
             case a.Proposed():
                 self.proposed = record
 
+    def tear(self) -> bool:
+        """Cut the last record of the log, if it was the last write of all; whether it was.
+
+        A promise written after it would show that it had reached the disk.
+        """
+        if self.last_was_commit and self.commits:
+            self.commits.pop()
+            self.last_was_commit = False
+            return True
+        return False
+
+    def rot(self, digests: list[Digest]) -> None:
+        self.rotten.update(digests)
+
+    def check(self) -> None:
+        """What a starting node finds damaged it throws away or passes over."""
+        self.results = {digest: at for digest, at in self.results.items() if digest not in self.rotten}
+        self.states = [state for state in self.states if state.anchor not in self.rotten]
+        self.rotten.clear()
+
+    def save(self, digest: Digest, round_: int) -> None:
+        """Write a result; one written anew is sound again."""
+        self.results[digest] = round_
+        self.rotten.discard(digest)
+
     def keep(self, state: StateLoaded) -> None:
         """The newest states; older ones go."""
         self.states = [*(s for s in self.states if s.anchor != state.anchor), state][-STATES_KEPT:]
+        self.rotten.discard(state.anchor)
+
+    def newest(self) -> StateLoaded | None:
+        """The newest state that the log knows of."""
+        height = len(self.commits) + (self.base.round if self.base else 0)
+        known = [state for state in self.states if state.round <= height]
+        return known[-1] if known else None
 
     def state_of(self, anchor: Digest) -> StateLoaded | None:
         return next((state for state in self.states if state.anchor == anchor), None)
 
     def forget(self, before_round: int) -> None:
-        self.results = {digest: at for digest, at in self.results.items() if at >= before_round}
+        if min(self.results.values(), default=before_round) < before_round:
+            self.results = {digest: at for digest, at in self.results.items() if at >= before_round}
 
     def ledger(self, genesis: Genesis, signer: Signer) -> Ledger:
         """The ledger, verified again as it is read."""

@@ -39,6 +39,8 @@ class Host:
         self.finished = False
         self.thaw_ms = 0
         self.step_ms = STEP_MS
+        self.full_until_ms = 0
+        self.rate, self.offset_ms = 1.0, 0
         self._down()
 
     def _down(self) -> None:
@@ -62,12 +64,19 @@ class Host:
     def frozen(self) -> bool:
         return self.thaw_ms > self.world.clock.now_ms
 
+    def now_ms(self) -> int:
+        """This machine's monotonic clock: it starts anywhere in each life, and runs at its own rate."""
+        now_ms = self.world.clock.now_ms
+        return now_ms if self.rate == 1.0 else int(now_ms * self.rate) + self.offset_ms * self.life
+
     def boot(self) -> None:
         """Start a process on what the disk holds."""
         self.life += 1
+        self.world.lives_changed()
+        self.disk.check()
         ledger = self.disk.ledger(self.world.signed.genesis, self.signer)
         self.peer = Peer(self.config, self.signer, ledger, self.disk.saved())
-        self.state = self.disk.states[-1] if self.disk.states else None
+        self.state = self.disk.newest()
         self.take(e.Started(self.state, tuple(self.disk.results)))
         self._find()
 
@@ -89,9 +98,18 @@ class Host:
                 self.act(life, do, *arguments)
 
     def recover(self) -> None:
-        """The end of a frost, and of being slow."""
-        self.thaw_ms, self.step_ms = 0, STEP_MS
+        """The end of a frost, of being slow, and of a full disk."""
+        self.thaw_ms, self.step_ms, self.full_until_ms = 0, STEP_MS, 0
         self._thaw()
+
+    def no_room(self) -> bool:
+        """Whether a write fails: a node ends then, and can write again when there is room."""
+        if self.full_until_ms <= self.world.clock.now_ms:
+            return False
+        self.world.note(self.name, "cannot write")
+        self.crash()
+        self.world.revive(self)
+        return True
 
     def _find(self) -> None:
         """Discovery tells who takes part, dead ones too."""
@@ -116,7 +134,8 @@ class Host:
             return
         if self.world.trace is not None:
             self.world.trace.event(self, event)
-        self.queue.extend(peer.handle(event, self.world.clock.now_ms))
+        now_ms = self.world.clock.now_ms if self.rate == 1.0 else self.now_ms()
+        self.queue.extend(peer.handle(event, now_ms))
         if not self.held_up:
             self._drain()
 
@@ -128,12 +147,15 @@ class Host:
             if world.trace is not None:
                 world.trace.action(self, action)
             if world.traps and world.sprung(self, action):
-                return
+                continue
             perform[type(action)](self, action)
 
     def has(self, digest: Digest) -> bool:
         """Whether a living process could give this blob."""
         return digest in self.memory or digest in self.disk.results
+
+    def has_state(self, anchor: Digest) -> bool:
+        return self.disk.state_of(anchor) is not None
 
     # ---- one method for each action -------------------------------------------------------------
 
@@ -144,18 +166,34 @@ class Host:
         message = action.message
         world = self.world
         world.sent(self, receivers, message)
-        event = e.Received(self.id, message, action.epoch)
+        event, hosts, links, later = (
+            e.Received(self.id, message, action.epoch),
+            world.hosts,
+            world.links,
+            world.clock.later,
+        )
+        quiet = links.quiet
         for receiver in receivers:
-            other = world.hosts.get(receiver)
-            if other is None:
-                continue
-            if other.peer is None:
-                self._give_up(other, (5, 100), other.life)
-                continue
-            if not world.links.open(self.name, other.name):
-                self._give_up(other, (500, 3_000))
-                continue
-            for delay_ms in world.links.delays_ms(self.name, other.name):
+            other = hosts.get(receiver)
+            if quiet and other is not None and other.peer is not None:
+                later(links.delay_ms(self.name, other.name), other.act, other.life, other.take, event)
+            else:
+                self._bring(other, event)
+
+    def bring(self, receiver: PeerId, action: a.Send) -> None:
+        """A message that left long ago is on its last leg."""
+        self._bring(self.world.hosts.get(receiver), e.Received(self.id, action.message, action.epoch))
+
+    def _bring(self, other: Host | None, event: e.Received) -> None:
+        if other is None:
+            return
+        world, links = self.world, self.world.links
+        if other.peer is None:
+            self._give_up(other, (5, 100), other.life)
+        elif not links.open(self.name, other.name):
+            self._give_up(other, (500, 3_000))
+        else:
+            for delay_ms in links.delays_ms(self.name, other.name):
                 world.clock.later(delay_ms, other.act, other.life, other.take, event)
 
     def _give_up(self, other: Host, within_ms: tuple[int, int], life: int | None = None) -> None:
@@ -171,7 +209,8 @@ class Host:
 
     def _set_timer(self, action: a.SetTimer) -> None:
         self.timers += 1
-        self.world.clock.later(action.after_ms, self.act, self.life, self._fire, action.timer)
+        after_ms = action.after_ms if self.rate == 1.0 else 1 + int(action.after_ms / self.rate)
+        self.world.clock.later(after_ms, self.act, self.life, self._fire, action.timer)
 
     def _fire(self, timer: e.Timer) -> None:
         self.timers -= 1
@@ -185,23 +224,32 @@ class Host:
             self.world.clock.later(1, self.act, self.life, self.take, e.BlobArrived(digest))
             return
         self.fetching.add(digest)
-        transfer = transfers.Transfer(
-            self,
-            action.ref.size,
-            action.holders,
-            lambda holder: holder.has(digest),
-            lambda: self._arrived(digest, action.kind),
-            lambda: self._not_arrived(digest),
+        transfers.start(
+            self.world,
+            transfers.Transfer(
+                receiver=self,
+                holders=action.holders,
+                size=action.ref.size,
+                digest=digest,
+                has=Host.has,
+                arrived=self._arrived,
+                failed=self._not_arrived,
+                what=(digest, action.kind),
+            ),
         )
-        transfers.start(self.world, transfer)
 
     def _arrived(self, digest: Digest, kind: str) -> None:
         assert self.peer is not None
         self.fetching.discard(digest)
-        (self.disk.results if kind == "result" else self.memory)[digest] = self.peer.round
+        if kind != "result":
+            self.memory[digest] = self.peer.round
+        elif self.no_room():
+            return
+        else:
+            self.disk.save(digest, self.peer.round)
         self.take(e.BlobArrived(digest))
 
-    def _not_arrived(self, digest: Digest) -> None:
+    def _not_arrived(self, digest: Digest, kind: str) -> None:
         self.fetching.discard(digest)
         self.take(e.BlobFailed(digest))
 
@@ -236,8 +284,10 @@ class Host:
         self.world.clock.later(after_ms, self.act, self.life, self._aggregated, action)
 
     def _aggregated(self, action: a.Aggregate) -> None:
+        if self.no_room():
+            return
         blob = content.mean(action)
-        self.disk.results[blob.digest] = action.round
+        self.disk.save(blob.digest, action.round)
         self.world.means[blob.digest] = action
         self.take(e.Aggregated(action.round, action.view, action.revision, action.part, blob))
 
@@ -261,20 +311,31 @@ class Host:
         self.state = state
         self.world.loaded(self, state)
         after_ms = self.world.rng.randint(10, SAVE_MS_MAX)
-        self.world.clock.later(after_ms, self.act, self.life, self.disk.keep, state)
+        self.world.clock.later(after_ms, self.act, self.life, self._save, state)
         self.take(state)
+
+    def _save(self, state: e.StateLoaded) -> None:
+        if not self.no_room():
+            self.disk.keep(state)
 
     def _load_state(self, action: a.LoadState) -> None:
         state = e.StateLoaded(action.round, action.anchor, action.blobs)
-        transfer = transfers.Transfer(
-            self,
-            sum(ref.size for ref in action.blobs),
-            action.holders,
-            lambda holder: holder.disk.state_of(action.anchor) is not None,
-            lambda: self._have(state),
-            lambda: self.take(e.StateFailed(action.round)),
+        transfers.start(
+            self.world,
+            transfers.Transfer(
+                receiver=self,
+                holders=action.holders,
+                size=sum(ref.size for ref in action.blobs),
+                digest=action.anchor,
+                has=Host.has_state,
+                arrived=self._have,
+                failed=self._no_state,
+                what=(state,),
+            ),
         )
-        transfers.start(self.world, transfer)
+
+    def _no_state(self, state: e.StateLoaded) -> None:
+        self.take(e.StateFailed(state.round))
 
     def _persist(self, action: a.Persist) -> None:
         self.held_up = True
@@ -282,8 +343,9 @@ class Host:
         self.world.clock.later(after_ms, self.act, self.life, self._written, action.record)
 
     def _written(self, record: a.Record) -> None:
-        self.write(record)
-        self._go_on()
+        if not self.no_room():
+            self.write(record)
+            self._go_on()
 
     def write(self, record: a.Record) -> None:
         """A write is complete. A commit that is on disk is one that this peer never takes back."""
@@ -303,7 +365,8 @@ class Host:
 
     def _forget(self, action: a.Forget) -> None:
         self.disk.forget(action.before_round)
-        self.memory = {digest: at for digest, at in self.memory.items() if at >= action.before_round}
+        if min(self.memory.values(), default=action.before_round) < action.before_round:
+            self.memory = {digest: at for digest, at in self.memory.items() if at >= action.before_round}
 
     def _settle(self, action: a.Settle) -> None:
         self.world.note(self.name, f"contribution to round {action.round}: {action.included}")
@@ -316,6 +379,7 @@ class Host:
         self.world.note(self.name, f"ends: {action.reason}")
         if action.reason == "left":
             self.finished = True
+            self.world.lives_changed()
             self.life += 1
             self._down()
 

@@ -13,8 +13,26 @@ from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, Round
 from atoll.simulator.content import NUMEL, initial_state
 from atoll.simulator.traps import MOMENTS
 
-FAULTS = ("crash", "loss", "reorder", "partition", "freeze", "slow", "churn")
-PEERS_MAX = 256
+FAULTS = (
+    "crash",
+    "wipe",
+    "torn",
+    "full",
+    "corrupt",
+    "freeze",
+    "loss",
+    "twice",
+    "reorder",
+    "partition",
+    "bandwidth",
+    "lag",
+    "slow",
+    "skew",
+    "suspect",
+    "churn",
+    "burst",
+)
+PEERS_MAX = 4097
 ROUNDS_MAX = 10_000
 STEPS, STEP_MS, TOKENS = 10, 100, 10_000
 
@@ -33,8 +51,9 @@ class Setting:
 
     @property
     def joining_later(self) -> int:
-        """Workers that come while the run is under way."""
-        return max(1, self.peers // 4) if "churn" in self.faults else 0
+        """Workers that come while the run is under way, and those that take a wiped one's place."""
+        coming = {"churn": self.peers // 4, "burst": self.peers // 3, "wipe": self.peers // 4}
+        return sum(max(1, count) for kind, count in coming.items() if kind in self.faults)
 
 
 def setting(peers: int, rounds: int, faults: str) -> Setting:
@@ -85,6 +104,7 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         deadline_ms=4_000,
         retry_ms=300,
         lease_ms=3_000,
+        owners_max=16,
         start_workers=chosen.peers,
     )
 

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+from zlib import crc32
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
@@ -14,7 +15,7 @@ from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.roster import Member, Role, committee
 from atoll.simulator.clock import Clock
 from atoll.simulator.host import Host
-from atoll.simulator.links import Links
+from atoll.simulator.links import Cut, Links
 from atoll.simulator.setting import Setting, manifest_of
 from atoll.simulator.signing import key_ring
 from atoll.simulator.trace import Trace
@@ -22,6 +23,8 @@ from atoll.simulator.traffic import Traffic
 from atoll.simulator.traps import Trap
 
 JOIN_MS_MAX = 2_000
+KNOWN_MAX = 64
+CUTS_MAX = 6
 
 
 class Violation(Exception):
@@ -50,7 +53,9 @@ class World:
         self.hosts = {ids[0]: Host(self, "w", ids[0], Role.WITNESS)}
         for index, peer in enumerate(ids[1:], 1):
             self.hosts[peer] = Host(self, f"p{index}", peer, Role.WORKER)
+        self.named = {host.name: host for host in self.hosts.values()}
         self.waiting_to_join = ids[1 + chosen.peers :]
+        self._known: tuple[PeerId, ...] = ()
 
     def _watch(self, watchers: Sequence[Any]) -> None:
         """Each watcher has the methods for what it wants to see."""
@@ -75,7 +80,13 @@ class World:
             host.boot()
 
     def revive(self, host: Host) -> None:
-        if not host.alive and not host.finished:
+        """Start a process again, as soon as there is room on its disk."""
+        wait_ms = host.full_until_ms - self.clock.now_ms
+        if host.alive or host.finished:
+            return
+        if wait_ms > 0:
+            self.clock.later(wait_ms, self.revive, host)
+        else:
             self.note(host.name, "is back")
             host.boot()
 
@@ -99,11 +110,19 @@ class World:
         return [host for host in self.hosts.values() if host.alive]
 
     def known_to(self, host: Host) -> tuple[PeerId, ...]:
-        return tuple(
-            other.id
-            for other in self.hosts.values()
-            if other is not host and other.life and not other.finished
-        )
+        """Whom discovery names, the dead too; in a large network another few for each who asks."""
+        if not self._known:
+            self._known = tuple(one.id for one in self.hosts.values() if one.life and not one.finished)
+        known, count = self._known, len(self._known)
+        if count > KNOWN_MAX:
+            at = crc32(host.id.encode()) % count
+            known = (known + known)[at : at + KNOWN_MAX]
+        return tuple(peer for peer in known if peer != host.id)
+
+    def lives_changed(self) -> None:
+        """Somebody was born, or is gone for good."""
+        self._known = ()
+        self.clock.news = True
 
     def leader(self) -> Host | None:
         """Who leads in the eyes of the peer that is furthest."""
@@ -125,12 +144,29 @@ class World:
             raise Violation(what)
 
     def sprung(self, host: Host, action: a.Action) -> bool:
-        """Whether a trap was waiting for just this action; the host is down then."""
+        """Whether a trap was waiting for just this action, and took care of it."""
         for trap in self.traps:
-            if trap.springs(self, host, action):
+            if trap.waits_for(action):
                 self.traps.remove(trap)
+                trap.spring(self, host, action)
                 return True
         return False
+
+    def cut_off(
+        self, group: frozenset[str], for_ms: int, out: bool, into: bool, others: frozenset[str] | None = None
+    ) -> None:
+        """What `group` sends does not reach the others, or what they send does not reach it, for a while."""
+        rest = others if others is not None else frozenset(self.named) - group
+        cuts = [Cut(group, rest)] * out + [Cut(rest, group)] * into
+        ways = "both ways" if out and into else "outwards" if out else "inwards"
+        far = f" from {' '.join(sorted(others))}" if others is not None else ""
+        self.note("", f"cut off: {' '.join(sorted(group))}{far} ({ways}, {for_ms} ms)")
+        self.links.cuts = (*self.links.cuts, *cuts)[-CUTS_MAX:]
+        self.clock.later(for_ms, self._heal, cuts)
+
+    def _heal(self, cuts: list[Cut]) -> None:
+        self.links.cuts = tuple(cut for cut in self.links.cuts if cut not in cuts)
+        self.note("", f"a cut heals, {len(self.links.cuts)} are left")
 
     def sent(self, host: Host, receivers: tuple[PeerId, ...], message: Any) -> None:
         self.traffic.count(message, len(receivers))
@@ -141,11 +177,13 @@ class World:
         self.contributions.setdefault((host.id, event.round), []).append(event)
 
     def loaded(self, host: Host, state: e.StateLoaded) -> None:
+        self.clock.news = True
         for see in self._on_state:
             see(host, state)
 
     def committed(self, host: Host, commit: Commit) -> None:
         """A peer takes a commit into its ledger. The watchers see it before it becomes part of the chain."""
+        self.clock.news = True
         for see in self._on_commit:
             see(host, commit)
         if commit.body.round == len(self.chain) + 1:

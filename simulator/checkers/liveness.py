@@ -1,7 +1,8 @@
 """Once the faults stop, everybody goes on: two more updates at every peer, within some deadlines.
 
 What is asked for: every peer that has not left has committed two further updates and holds the state of its
-head, and is a member again, or knows that the run is complete.
+head, and is a member again, or knows that the run is complete. Who is gone for good is no member any more:
+members that never answer would be a majority one day.
 """
 
 from __future__ import annotations
@@ -27,7 +28,17 @@ class Liveness:
         self.until_ms = world.clock.now_ms + DEADLINES * rules.deadline_ms
 
     def reached(self) -> bool:
-        return self.world.updates >= self.wanted and not any(self.lagging(host) for host in self.world.alive)
+        if self.world.updates < self.wanted or any(self.lagging(host) for host in self.world.hosts.values()):
+            return False
+        return not self.departed()
+
+    def departed(self) -> list[str]:
+        """Members that left or lost their disk, while rounds go on."""
+        world = self.world
+        if 0 < world.signed.manifest.rounds.rounds <= world.updates:
+            return []
+        members = (world.hosts[member.peer] for member in world.members(world.height + 1))
+        return [host.name for host in members if host.finished]
 
     def lagging(self, host: Host) -> bool:
         peer = host.peer
@@ -44,6 +55,8 @@ class Liveness:
             for host in behind[:4]
             if (peer := host.peer) is not None
         ]
+        if not behind and (departed := self.departed()):
+            return f"{', '.join(departed)} lag behind as members, and are gone for good"
         return (
             f"{len(behind)} peers lag {DEADLINES} deadlines after the faults: {self.wanted} updates wanted, "
             + "; ".join(texts)

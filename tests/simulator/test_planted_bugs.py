@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,13 +11,16 @@ import pytest
 
 from atoll.protocol import catchup, ledger, peer, terms
 from atoll.protocol import messages as m
-from atoll.protocol.actions import Apply
-from atoll.protocol.commits import Contributor, vote_message
-from atoll.protocol.duties import rounds, voter
+from atoll.protocol.actions import Accepted, Apply, Promised, Proposed
+from atoll.protocol.catchup import Catchup
+from atoll.protocol.commits import Body, Contributor, Kind, vote_message
+from atoll.protocol.duties import leader, rounds, voter
 from atoll.protocol.events import StateLoaded
-from atoll.protocol.ids import PeerId
+from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.leading import Leading
+from atoll.protocol.ledger import Ledger
 from atoll.protocol.peer import Peer
+from atoll.simulator.disk import Disk
 from atoll.simulator.host import Host
 from atoll.simulator.run import trial
 from atoll.simulator.setting import setting
@@ -90,6 +93,82 @@ def test_a_promise_that_a_crash_wipes_out(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_new_leader_that_forgets_the_accepted_body(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Leading, "bound_to", property(lambda self: None))
     findings("two histories", "crash", ("commits", "write committed"))
+
+
+@pytest.mark.parametrize(
+    ("record", "moments"),
+    [
+        (Accepted, ("vote", "promise")),
+        (Promised, ("vote", "promise")),
+        (Proposed, ("propose",)),
+    ],
+)
+def test_a_record_that_is_not_on_disk_before_it_is_sent(
+    record: type, moments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Disk.write
+    monkeypatch.setattr(
+        Disk, "write", lambda disk, one: None if isinstance(one, record) else write(disk, one)
+    )
+    found = findings("", "crash", moments, peers=2)
+    assert any(words in found for words in ("after promising", "hides what it accepted", "two")), found
+
+
+def test_a_leader_that_plans_again_in_a_view_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    boot = Host.boot
+
+    def forgetful(machine: Host) -> None:
+        machine.disk.proposed = None
+        boot(machine)
+
+    monkeypatch.setattr(Host, "boot", forgetful)
+    findings("proposes two bodies", "crash", ("propose",), peers=2)
+
+
+def test_a_promise_that_counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = leader.on_promise
+
+    def count_again(one: Peer, sender: PeerId, promise: m.Promise) -> None:
+        take(one, sender, promise)
+        if one.leading is not None and sender in one.leading.promises:
+            one.leading.promises[PeerId(f"{sender} again")] = one.leading.promises[sender]
+
+    monkeypatch.setitem(peer._IN_ROUND, m.Promise, count_again)
+    findings("with promises of", "crash,partition,suspect")
+
+
+def test_members_that_are_never_found_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a lease the dead stay members, until they are a majority."""
+    monkeypatch.setattr(leader, "_here", lambda one: {*one.terms.voters})
+    findings("gone for good", "wipe")
+
+
+def test_an_update_applied_to_another_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest update is taken, not the one that follows the state."""
+    step = Catchup.step
+
+    def newest(one: Catchup, book: Ledger, held: Collection[Digest], me: PeerId) -> list[Any]:
+        body = book.commits[-1].body if book.commits else None
+        return [
+            Apply(body) if isinstance(do, Apply) and body is not None and body.kind is Kind.UPDATE else do
+            for do in step(one, book, held, me)
+        ]
+
+    monkeypatch.setattr(Catchup, "step", newest)
+    found = findings("applies", "crash,partition")
+    assert "to another state" in found or "does not hold" in found
+
+
+def test_a_contribution_that_counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Leading.make_body
+
+    def twice(lead: Leading, *what: Any) -> Body:
+        body = make(lead, *what)
+        return dataclasses.replace(body, contributors=(*body.contributors, *body.contributors[:1]))
+
+    monkeypatch.setattr(Leading, "make_body", twice)
+    monkeypatch.setattr(terms, "contributors_objection", lambda *what: None)
+    findings("counts twice", "none")
 
 
 def test_half_the_members_as_majority(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def test_a_failure_names_its_seed_and_its_replay(
         (["--seeds", "9:3"], "A:B with 0 <= A < B"),
         (["--seeds", "abc"], "such as 0:200"),
         (["--seeds", "0:1000000000"], "at most"),
-        (["--peers", "0"], "1 to 256 workers"),
+        (["--peers", "0"], "1 to 4097 workers"),
         (["--rounds", "0"], "1 to"),
         (["--trace", "--seeds", "0:2"], "one seed"),
         (["--sneeds", "0:2"], "--seeds"),
