@@ -16,18 +16,27 @@ from atoll.optim.feedback import Residual
 from atoll.optim.mean import weighted_mean
 from atoll.optim.nesterov import NesterovRule, step_
 from atoll.optim.parts import part_bounds
-from atoll.protocol.errors import RemoteProtocolError
+from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.ids import BlobRef, Digest
-from atoll.protocol.manifest import Manifest
+from atoll.protocol.manifest import Manifest, RoundRules
 
 Bytes = bytes | memoryview
+
+
+def check_exchange(rules: RoundRules, where: str) -> None:
+    """ConfigError for rounds that this node's arithmetic cannot do: it moves whole vectors, in step."""
+    for key, right in (("fragments", 1), ("overlap", 0), ("exchange", "dense")):
+        value = getattr(rules, key)
+        if value != right:
+            raise ConfigError(f"{key} = {value!r}", where, f"{right!r}; nodes of this version know no other")
 
 
 class Numbers:
     """Anchor, momentum and residual, fp32 [numel], and what a round does with them."""
 
     def __init__(self, manifest: Manifest) -> None:
+        check_exchange(manifest.rounds, "manifest: rounds")
         self.numel = manifest.numel
         self.codec = codec(manifest.outer.codec)
         self.rule = NesterovRule(manifest.outer.learning_rate, manifest.outer.momentum)
@@ -47,6 +56,11 @@ class Numbers:
         sizes = [(self.codec.payload_bytes(stop - start), stop - start) for start, stop in self.bounds(parts)]
         self._numel_of.update(sizes)
         return tuple(size for size, _ in sizes)
+
+    def fragment_bytes(self, fragment: int, parts: int) -> tuple[int, ...]:
+        """As the protocol asks for it: the one fragment is the whole vector."""
+        assert fragment == 0
+        return self.part_bytes(parts)
 
     @property
     def encoded_bytes(self) -> int:

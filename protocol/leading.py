@@ -118,6 +118,14 @@ class Leading:
         if self.quorum_ms is None and len(self.offers) >= self.terms.quorum:
             self.quorum_ms = now_ms
 
+    def strays(self, anchor: Digest) -> list[PeerId]:
+        """Take back the offers that start from another anchor, now that it is known; whose they were."""
+        found = [peer for peer, offer in self.offers.items() if offer.anchor != anchor]
+        for peer in found:
+            del self.offers[peer]
+            self.rejected[peer] = "started from another anchor"
+        return found
+
     @property
     def may_propose(self) -> bool:
         """View 0 needs no promises; later ones those of a majority."""
@@ -286,7 +294,16 @@ class Leading:
             members = tuple(m for m in terms.members if m.peer in heard)
         rejected = self._rejections({c.peer for c in contributors}, kind)
         return Body(
-            terms.run_id, terms.round, terms.parent, kind, anchor, members, contributors, rejected, blobs
+            terms.run_id,
+            terms.round,
+            terms.parent,
+            kind,
+            anchor,
+            members,
+            contributors,
+            rejected,
+            blobs,
+            terms.fragment,
         )
 
     def _rejections(self, included: Collection[PeerId], kind: Kind) -> tuple[Rejection, ...]:

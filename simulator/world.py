@@ -12,6 +12,7 @@ from atoll.protocol import events as e
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.ledger import Body, Commit, Member, Role
 from atoll.simulator.clock import Clock
+from atoll.simulator.content import Contribution
 from atoll.simulator.host import Host
 from atoll.simulator.links import Links
 from atoll.simulator.setting import Setting, manifest_of
@@ -41,7 +42,7 @@ class World:
         self.rejected: Counter[str] = Counter()
         self.traps: list[Trap] = []
         self.means: dict[Digest, a.Aggregate] = {}
-        self.contributions: dict[tuple[PeerId, int], list[e.Trained]] = {}
+        self.contributions: dict[tuple[PeerId, int], list[Contribution]] = {}
         self.chain: list[Commit] = []
         self.updates = 0
         self.view_max = 0
@@ -131,8 +132,8 @@ class World:
         for see in self._on_send:
             see(host, receivers, message)
 
-    def trained(self, host: Host, event: e.Trained) -> None:
-        self.contributions.setdefault((host.id, event.round), []).append(event)
+    def encoded(self, host: Host, done: Contribution) -> None:
+        self.contributions.setdefault((host.id, done.round), []).append(done)
 
     def loaded(self, host: Host, state: e.StateLoaded) -> None:
         for see in self._on_state:

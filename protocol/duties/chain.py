@@ -51,9 +51,10 @@ def _move_on(peer: Peer, first: Commit, tell: Collection[PeerId]) -> None:
     """Settle what this peer did for the round that is over, and enter the one after the last commit."""
     if tell:
         peer.out.append(a.Send(tuple(tell), m.Commits(peer.round, (first,), peer.ledger.height)))
-    if peer.training == first.body.round:
-        included = any(c.peer == peer.me for c in first.body.contributors)
-        peer.out.append(a.Settle(peer.training, included, peer.rules.late))
+    for round_ in range(first.body.round, peer.ledger.height + 1):
+        if peer.working.settle(round_):
+            included = any(c.peer == peer.me for c in peer.ledger.commit(round_).body.contributors)
+            peer.out.append(a.Settle(round_, included, peer.rules.late))
     peer.why = f"commit {peer.ledger.height} ({peer.ledger.commits[-1].body.kind.name.lower()})"
     for member in peer.ledger.members:
         peer.joiners.pop(member.peer, None)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
-from atoll.protocol.duties import chain, rounds
+from atoll.protocol.duties import chain, collector, rounds
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading, Wait, decide
 from atoll.protocol.ledger import Body, Commit, Kind, Role, vote_message
@@ -16,6 +16,8 @@ from atoll.protocol.terms import objection
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
+
+STRAY = "your offer starts from another anchor than the ledger's"
 
 
 def react(peer: Peer) -> None:
@@ -34,13 +36,24 @@ def react(peer: Peer) -> None:
         _propose(peer, lead, proposed[2], "the body proposed before a restart")
     elif lead.exchange is None:
         _decide(peer, lead)
-    elif lead.cut_failed:
-        _propose_new(peer, lead, Kind.SKIP, "too few contributions reached the owners")
+    else:
+        _conclude(peer, lead)
+
+
+def _conclude(peer: Peer, lead: Leading) -> None:
+    """Propose what came of the exchange, once it is over."""
+    if peer.collecting is not None:
+        peer.collecting.cut(peer.held, peer.terms.quorum)
+    if lead.cut_failed:
+        _propose_new(peer, lead, Kind.SKIP, "too few contributions arrived")
     elif lead.complete():
-        _propose_new(peer, lead, Kind.UPDATE, "every part is summed")
+        _propose_new(peer, lead, Kind.UPDATE, "every part is there")
 
 
 def _decide(peer: Peer, lead: Leading) -> None:
+    start = peer.catchup.start(peer.round)
+    for who in lead.strays(start) if start is not None else ():
+        peer.refuse(who, STRAY)
     expected = len({*lead.offers, *(peer.terms.eligible - peer.lost)})
     joiners = sum(role is Role.WORKER for role in _joiners(peer).values())
     offers = len(lead.offers)
@@ -56,8 +69,15 @@ def _decide(peer: Peer, lead: Leading) -> None:
         _propose_new(peer, lead, Kind.SKIP, decision.reason)
     else:
         _stage(peer)
-        peer.post(lead.plan())
-        peer.timer("exchange", peer.terms.deadline_ms // 2)
+        _EXCHANGES[peer.rules.exchange](peer, lead)
+
+
+def _plan(peer: Peer, lead: Leading) -> None:
+    peer.post(lead.plan())
+    peer.timer("exchange", peer.terms.deadline_ms // 2)
+
+
+_EXCHANGES: dict[str, Callable[[Peer, Leading], None]] = {"dense": _plan, "sparse": collector.begin}
 
 
 def _stage(peer: Peer) -> None:
@@ -105,9 +125,10 @@ def _propose(peer: Peer, lead: Leading, body: Body, reason: str) -> None:
 def on_offer(peer: Peer, sender: PeerId, offer: m.Offer) -> None:
     if not rounds.follow(peer, offer.view) or peer.leading is None:
         return
-    if peer.ready and offer.anchor != peer.catchup.anchor:
+    start = peer.catchup.start(peer.round)
+    if start is not None and offer.anchor != start:
         peer.leading.rejected[sender] = "started from another anchor"
-        peer.refuse(sender, "your offer starts from another anchor than the ledger's")
+        peer.refuse(sender, STRAY)
         return
     peer.leading.offer(sender, offer, peer.now_ms)
 

@@ -16,6 +16,7 @@ from atoll.simulator.checkers.equal_anchors import EqualAnchors
 from atoll.simulator.checkers.held_by_majority import HeldByMajority
 from atoll.simulator.checkers.one_history import OneHistory
 from atoll.simulator.checkers.promises import PromisesKept
+from atoll.simulator.checkers.right_start import RightStart
 
 
 def all_checkers() -> list[Any]:
@@ -26,6 +27,7 @@ def all_checkers() -> list[Any]:
         PromisesKept(),
         Certificates(),
         CountedOnce(),
+        RightStart(),
         HeldByMajority(),
         Bounded(),
     ]
