@@ -15,8 +15,9 @@ from atoll.protocol.leading import Exchange, Leading
 
 @dataclass(slots=True)
 class Collecting:
-    """What is wanted of whom. `impatient` once the hold time is over."""
+    """What `lead` wants of whom. `impatient` once the time for it is over."""
 
+    lead: Leading
     exchange: Exchange
     wanted: dict[PeerId, BlobRef]
     failed: set[PeerId] = field(default_factory=set)
@@ -37,6 +38,7 @@ class Collecting:
         enough = len(self.wanted) - len(missing) >= quorum
         if self.exchange.cut is not None or not (self.impatient or (enough and missing <= self.failed)):
             return
+        self.lead.rejected.update(dict.fromkeys(missing, "its contribution did not arrive in time"))
         kept = tuple(c for c in self.exchange.participants if c.peer not in missing)
         self.exchange.cut, self.exchange.owners = kept, [c.peer for c in kept]
         self.exchange.reduced = {place: self.wanted[c.peer] for place, c in enumerate(kept)}
@@ -55,4 +57,4 @@ def collecting(lead: Leading) -> Collecting:
             wanted[peer] = ref
     participants = tuple(lead.weigh(peer, lead.offers[peer]) for peer in sorted(wanted))
     lead.exchange = Exchange(participants, owners=[])
-    return Collecting(lead.exchange, wanted)
+    return Collecting(lead, lead.exchange, wanted)

@@ -15,6 +15,7 @@ def begin(peer: Peer, lead: Leading) -> None:
     """Collect instead of planning; who gives nothing for a quarter of a deadline is left out."""
     peer.collecting = collecting(lead)
     peer.timer("collect", peer.terms.deadline_ms // 4)
+    react(peer)
 
 
 def react(peer: Peer) -> None:

@@ -36,7 +36,7 @@ def react(peer: Peer) -> None:
         _propose(peer, lead, proposed[2], "the body proposed before a restart")
     elif lead.exchange is None:
         _decide(peer, lead)
-    else:
+    if lead.exchange is not None and lead.body is None:
         _conclude(peer, lead)
 
 
@@ -147,7 +147,7 @@ def on_promise(peer: Peer, sender: PeerId, promise: m.Promise) -> None:
 
 
 def on_held(peer: Peer, sender: PeerId, held: m.Held) -> None:
-    if rounds.follow(peer, held.view) and peer.leading is not None:
+    if rounds.follow(peer, held.view) and peer.leading is not None and peer.collecting is None:
         outbox = peer.leading.held(sender, held)
         if outbox:
             _stage(peer)
@@ -155,7 +155,7 @@ def on_held(peer: Peer, sender: PeerId, held: m.Held) -> None:
 
 
 def on_reduced(peer: Peer, sender: PeerId, reduced: m.Reduced) -> None:
-    if rounds.follow(peer, reduced.view) and peer.leading is not None:
+    if rounds.follow(peer, reduced.view) and peer.leading is not None and peer.collecting is None:
         peer.leading.reduced(sender, reduced)
 
 
