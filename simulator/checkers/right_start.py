@@ -34,6 +34,11 @@ class RightStart:
             return
         self.checked = body.round
         state = self.state or content.initial(manifest)
+        right = body.round % manifest.rounds.fragments
+        self.world.require(
+            body.fragment == right,
+            f"commit {body.round} is for fragment {body.fragment}, not {right}",
+        )
         if body.kind is not Kind.UPDATE:
             return
         start = start_digest(state.blobs, body.round, manifest.rounds.fragments)
