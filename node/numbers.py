@@ -10,26 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from atoll.node.exchange_rules import check_exchange
 from atoll.optim.codecs import codec
 from atoll.optim.digest import state_digest, tensor_digest
 from atoll.optim.feedback import Residual
 from atoll.optim.mean import weighted_mean
 from atoll.optim.nesterov import NesterovRule, step_
 from atoll.optim.parts import part_bounds
-from atoll.protocol.errors import ConfigError, RemoteProtocolError
+from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.ids import BlobRef, Digest
-from atoll.protocol.manifest import Manifest, RoundRules
+from atoll.protocol.manifest import Manifest
 
 Bytes = bytes | memoryview
-
-
-def check_exchange(rules: RoundRules, where: str) -> None:
-    """ConfigError for rounds that this node's arithmetic cannot do: it moves whole vectors, in step."""
-    for key, right in (("fragments", 1), ("overlap", 0), ("exchange", "dense")):
-        value = getattr(rules, key)
-        if value != right:
-            raise ConfigError(f"{key} = {value!r}", where, f"{right!r}; nodes of this version know no other")
 
 
 class Numbers:

@@ -247,7 +247,7 @@ class Leading:
         """After a move every owner must hear the new revision, or its sum would be of the old one."""
         exchange = self.exchange
         assert exchange is not None
-        if exchange.cut is None:
+        if exchange.cut is None or self.cut_failed:
             return []
         message = Cut(self.terms.round, self.view, exchange.revision, exchange.cut)
         return [(tuple(sorted(set(exchange.owners))), message)]
