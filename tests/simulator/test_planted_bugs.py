@@ -11,7 +11,7 @@ import pytest
 
 from atoll.protocol import catchup, ledger, peer, terms
 from atoll.protocol import messages as m
-from atoll.protocol.actions import Apply, Train
+from atoll.protocol.actions import Apply, Encode, Train
 from atoll.protocol.duties import chain, rounds, voter, worker
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.fragments import start_digest
@@ -255,3 +255,13 @@ def test_work_ahead_that_is_never_settled(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(chain, "_move_on", only_first)
     findings("never heard what became of", "partition,freeze,loss", mode="streaming")
+
+
+def test_a_sparse_contribution_that_lives_in_memory_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker votes for the update that it is part of, dies, and comes back without it."""
+
+    def encode_in_memory(machine: Host, action: Encode) -> None:
+        Host._encode(machine, dataclasses.replace(action, lasting=False))
+
+    monkeypatch.setitem(host._PERFORM, Encode, encode_in_memory)
+    findings("but held by", "crash", ("vote",), mode="sparse", peers=2)
