@@ -41,6 +41,13 @@ def network(
             "bandwidth, lag, slow, skew, suspect, churn, burst; heavy is all, none is none.",
         ),
     ] = "crash,loss,reorder",
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar="MODE",
+            help="dense, fragments, streaming, sparse or sparse-streaming; if none, the seed chooses.",
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Write every event of one seed to stderr.")] = False,
     shrink: Annotated[
@@ -69,9 +76,9 @@ def network(
     elif trace:
         if len(chosen) != 1:
             raise ConfigError(f"--trace with {len(chosen)} seeds", "--seeds", "one seed, such as 7:8")
-        report = _traced(peers, rounds, chosen, faults)
+        report = _traced(peers, rounds, chosen, faults, mode)
     else:
-        report = _tried(peers, rounds, chosen, faults)
+        report = _tried(peers, rounds, chosen, faults, mode)
     print(json.dumps(report) if as_json else _told(report))
     if failures := report["failures"]:
         if shrink is not None and replay is None:
@@ -91,7 +98,7 @@ def seeds_of(text: str) -> range:
     return chosen
 
 
-def _tried(peers: int, rounds: int, seeds: range, faults: str) -> dict[str, Any]:
+def _tried(peers: int, rounds: int, seeds: range, faults: str, mode: str) -> dict[str, Any]:
     """All seeds, with a bar on stderr for a person who waits."""
     from rich.console import Console
     from rich.progress import Progress
@@ -100,16 +107,16 @@ def _tried(peers: int, rounds: int, seeds: range, faults: str) -> dict[str, Any]
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("seeds", total=len(seeds))
-        return run_network(peers, rounds, seeds, faults, lambda outcome: bar.advance(task))
+        return run_network(peers, rounds, seeds, faults, lambda outcome: bar.advance(task), mode)
 
 
-def _traced(peers: int, rounds: int, seeds: range, faults: str) -> dict[str, Any]:
+def _traced(peers: int, rounds: int, seeds: range, faults: str, mode: str) -> dict[str, Any]:
     import time
 
     from atoll.simulator.run import summary, trial
     from atoll.simulator.setting import setting
 
-    chosen, began = setting(peers, rounds, faults), time.perf_counter()
+    chosen, began = setting(peers, rounds, faults, mode), time.perf_counter()
     outcome = trial(seeds[0], chosen, traced=True)
     for line in outcome.trace:
         print(line, file=sys.stderr)

@@ -65,7 +65,7 @@ class Daemon:
         self.numbers = Numbers(signed.manifest)
         self.worker = ThreadPoolExecutor(1, "numbers")
         self.disk_worker = ThreadPoolExecutor(1, "disk")
-        role, part_bytes = network.config.role, self.numbers.part_bytes
+        role, part_bytes = network.config.role, self.numbers.fragment_bytes
         self.config = PeerConfig(signed.manifest, role, part_bytes, token, authority)
         self.training: Training | None = None
         self.evaluator: Evaluator | None = None
@@ -219,6 +219,8 @@ class Daemon:
                 self._spawn(self._fetch(action))
             case a.Train() if self.training is not None:
                 self.training.train(action, self.peer.terms.updates * self.peer.terms.assignment.steps)
+            case a.Encode() if self.training is not None:
+                self._spawn(self.training.encode(action))
             case a.Settle() if self.training is not None:
                 self.training.settle(action)
             case a.Aggregate():
@@ -233,7 +235,7 @@ class Daemon:
                 self.network.reject(action.reason, peer=short(action.peer))
             case a.Ended():
                 log.info("ended", reason=action.reason)
-            case a.Train() | a.Settle():
+            case a.Train() | a.Encode() | a.Settle():
                 pass  # a witness does not train
 
     def _on_commit(self, record: a.Committed) -> None:

@@ -36,15 +36,27 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Run the worker from the anchor; its contribution is cut into `parts`. Replaces a round still running.
+    """Run the worker for a round, the present one or a later one. Replaces a round still running.
 
-    `shard` is (index, count): this member's place among those that train.
+    The contribution is to what the state is now of the round's fragment. `shard` is (index, count): this
+    member's place among those that train.
     """
 
     round: int
     steps: int
     shard: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """Encode what was trained for `round` in so many parts. Answered by Encoded.
+
+    A `lasting` contribution is on disk first, as a result is: it may become part of the update as it is.
+    """
+
+    round: int
     parts: int
+    lasting: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +73,11 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Take the outer step that this body decided; all its blobs are held. Answered by StateLoaded."""
+    """Take the outer step that this body decided for its fragment. Answered by StateLoaded.
+
+    All its blobs are held: the encoded mean in parts or, in a sparse exchange, the contributions in the order
+    of the contributors, to be summed with their weights.
+    """
 
     body: Body
 
@@ -164,6 +180,7 @@ Action = (
     | SetTimer
     | Fetch
     | Train
+    | Encode
     | Aggregate
     | Apply
     | Settle

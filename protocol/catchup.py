@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from atoll.protocol.actions import Action, Apply, Fetch, LoadState
 from atoll.protocol.commits import Kind
 from atoll.protocol.events import StateLoaded
-from atoll.protocol.ids import Digest, PeerId, digest_bytes, digest_of
+from atoll.protocol.fragments import anchor_digest, start_digest
+from atoll.protocol.ids import Digest, PeerId, digest_of
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.messages import State
 
@@ -29,6 +30,7 @@ class Catchup:
     loading: int | None = None
     failures: int = 0
     missing: set[Digest] = field(default_factory=set)
+    fragments: int = 1
 
     @property
     def round(self) -> int:
@@ -37,6 +39,13 @@ class Catchup:
     @property
     def anchor(self) -> Digest | None:
         return self.state.anchor if self.state else None
+
+    def start(self, round_: int) -> Digest | None:
+        """What contributions to `round_` start from, if this state has what came before of its fragment."""
+        state = self.state
+        if state is None or state.round < round_ - self.fragments:
+            return None
+        return start_digest(state.blobs, round_, self.fragments)
 
     def loaded(self, state: StateLoaded) -> None:
         """An update was applied, or a whole state fetched. One that is not waited for changes nothing."""
@@ -97,7 +106,7 @@ class Catchup:
         """Whether an offered state is one to load: not ahead of the ledger, and not against it."""
         if not self.needs_state(ledger) or not self.round < state.round <= ledger.height:
             return None
-        if state.anchor != digest_of(*(digest_bytes(ref.digest) for ref in state.blobs)):
+        if state.anchor != anchor_digest(state.blobs):
             return None
         if state.round < ledger.begin:
             return None

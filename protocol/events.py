@@ -41,11 +41,18 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The worker finished (or stopped early), and its encoded parts can be served."""
+    """The worker finished, or stopped early. What it did is encoded when `Encode` asks for it."""
 
     round: int
     tokens: int
     steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The contribution to `round` is encoded in parts that can be served."""
+
+    round: int
     parts: tuple[BlobRef, ...]
 
 
@@ -139,6 +146,7 @@ Event = (
     | Received
     | TimerFired
     | Trained
+    | Encoded
     | Progress
     | BlobArrived
     | BlobFailed

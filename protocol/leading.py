@@ -119,6 +119,14 @@ class Leading:
         if self.quorum_ms is None and len(self.offers) >= self.terms.quorum:
             self.quorum_ms = now_ms
 
+    def strays(self, anchor: Digest) -> list[PeerId]:
+        """Take back the offers that start from another anchor, now that it is known; whose they were."""
+        found = [peer for peer, offer in self.offers.items() if offer.anchor != anchor]
+        for peer in found:
+            del self.offers[peer]
+            self.rejected[peer] = "started from another anchor"
+        return found
+
     @property
     def may_propose(self) -> bool:
         """View 0 needs no promises; later ones those of a majority."""
@@ -240,7 +248,7 @@ class Leading:
         """After a move every owner must hear the new revision, or its sum would be of the old one."""
         exchange = self.exchange
         assert exchange is not None
-        if exchange.cut is None:
+        if exchange.cut is None or self.cut_failed:
             return []
         message = Cut(self.terms.round, self.view, exchange.revision, exchange.cut)
         return [(tuple(sorted(set(exchange.owners))), message)]
@@ -297,7 +305,8 @@ class Leading:
             contributors,
             rejected,
             blobs,
-            epoch=terms.epoch,
+            terms.fragment,
+            terms.epoch,
         )
 
     def _rejections(self, included: Collection[PeerId], kind: Kind) -> tuple[Rejection, ...]:

@@ -25,6 +25,7 @@ from atoll.protocol.wire import messages_pb2 as wire
 FORMAT = 1
 STEPS_MAX, TOKENS_MAX = 10**9, 1 << 40
 COUNT_MAX = 10**9
+FRAGMENTS_MAX = 256
 """No rule needs a larger number; the wire's integers and sums of weights hold them all."""
 MANIFEST_BYTES_MAX = 256 << 10
 _DOMAIN = b"atoll run manifest 1"
@@ -38,7 +39,9 @@ class RoundRules:
     `quorum` is the share of the workers whose offers make an update possible; then the leader waits for
     the others for `grace_share` of the time it took so far, within the two bounds. `train_ms_max` bounds
     the wait for the quorum itself. `deadline_ms` is what one frozen leader costs; it grows with the size
-    of the update as if links carried `bytes_per_s_min`.
+    of the update as if links carried `bytes_per_s_min`. Round t is for one of `fragments` of the model, and
+    training may run `overlap` rounds ahead of the ledger. In a sparse `exchange` the contributions
+    themselves are the update; in a dense one owners sum parts of them first.
     """
 
     rounds: int = 0
@@ -59,6 +62,9 @@ class RoundRules:
     keep_rounds: int = 4
     snapshot_rounds: int = 256
     late: str = "carry"
+    fragments: int = 1
+    overlap: int = 0
+    exchange: str = "dense"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +263,15 @@ def _check_shape(manifest: Manifest, where: str) -> None:
         "parameters of the model, at least 1",
     )
     sizes = [ref.size for ref in manifest.anchor_blobs]
+    anchors, momenta = sizes[::2], sizes[1::2]
     _require(
-        sizes == [4 * manifest.numel] * 2,
-        f"anchor_blobs of {sizes} bytes",
+        len(anchors) == manifest.rounds.fragments
+        and anchors == momenta
+        and all(size > 0 and size % 4 == 0 for size in anchors)
+        and sum(anchors) == 4 * manifest.numel,
+        f"anchor_blobs of {sizes[:8]} bytes",
         where,
-        "anchor and momentum, fp32",
+        "anchor and momentum, fp32" + (", of each fragment" if manifest.rounds.fragments > 1 else ""),
     )
     for ref in manifest.anchor_blobs:
         _hex(ref.digest, ref.digest, where, "a SHA-256")
@@ -297,6 +307,12 @@ def check_rounds(rules: RoundRules, where: str) -> None:
     _require(1 <= rules.voters_max <= 4096, f"voters_max = {rules.voters_max}", where, "1 to 4096")
     _require(2 <= rules.keep_rounds <= 1000, f"keep_rounds = {rules.keep_rounds}", where, "2 to 1000")
     _require(rules.late in ("carry", "drop"), f"late = {rules.late!r}", where, "'carry' or 'drop'")
+    fits = 1 <= rules.fragments <= FRAGMENTS_MAX
+    _require(fits, f"fragments = {rules.fragments}", where, f"1 to {FRAGMENTS_MAX}")
+    fits = 0 <= rules.overlap < rules.fragments
+    _require(fits, f"overlap = {rules.overlap}", where, f"0 to {rules.fragments - 1}, less than fragments")
+    fits = rules.exchange in ("dense", "sparse")
+    _require(fits, f"exchange = {rules.exchange!r}", where, "'dense' or 'sparse'")
 
 
 def check_outer(outer: OuterRules, where: str) -> None:

@@ -1,8 +1,9 @@
 """A peer: a deterministic state machine. `actions = peer.handle(event, now_ms)`; no I/O, clock or randomness.
 
 This module holds the state and the tables that say which function takes which event or message; the functions
-are in duties/, one module for each role. The rules they follow are in terms.py, leading.py, owning.py and
-catchup.py. Agreement is single-decree Paxos for each round, with view 0 free of promises.
+are in duties/, one module for each role. The rules they follow are in terms.py, leading.py, owning.py,
+collecting.py, working.py and catchup.py. Agreement is single-decree Paxos for each round, with view 0 free
+of promises.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.catchup import Catchup, rotated
+from atoll.protocol.collecting import Collecting
 from atoll.protocol.commits import Body, Snapshot
-from atoll.protocol.duties import chain, leader, owner, recovery, repeat, rounds, voter, worker
+from atoll.protocol.duties import chain, collector, leader, owner, recovery, repeat, rounds, voter, worker
 from atoll.protocol.ids import BlobRef, Digest, PeerId, readable
 from atoll.protocol.keys import Signer
 from atoll.protocol.leading import Leading, Outbox
@@ -26,17 +28,18 @@ from atoll.protocol.manifest import Manifest
 from atoll.protocol.owning import Owning
 from atoll.protocol.roster import Role
 from atoll.protocol.terms import Terms
+from atoll.protocol.working import Work, Working
 
 PEERS_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """What a peer is told once. `part_bytes(parts)` gives the encoded size of each part of the vector."""
+    """What a peer is told once. `part_bytes(fragment, parts)` gives the encoded size of each part."""
 
     manifest: Manifest
     role: Role
-    part_bytes: Callable[[int], tuple[int, ...]]
+    part_bytes: Callable[[int, int], tuple[int, ...]]
     token: bytes = b""
     authority: Signer | None = None
 
@@ -58,12 +61,12 @@ class Peer:
     hops: int
     asked_ms: int
     progress: int
-    mine: e.Trained | None
     answered: set[PeerId]
     # of the view in progress, set by rounds.start_view
     view: int
     leading: Leading | None
     owning: Owning
+    collecting: Collecting | None
     proposal: m.Propose | None
     voted: m.Vote | None
     lacking: set[Digest] | None
@@ -78,12 +81,12 @@ class Peer:
     def __init__(self, config: PeerConfig, signer: Signer, ledger: Ledger, saved: Saved) -> None:
         self.config, self.rules, self.signer = config, config.manifest.rounds, signer
         self.me, self.ledger, self.saved = signer.peer, ledger, saved
-        self.catchup = Catchup(self.rules.keep_rounds)
+        self.catchup = Catchup(self.rules.keep_rounds, fragments=self.rules.fragments)
         self.why = "starting"
         self.ended: str | None = None
         self.finishing = self.paused = False
         self.sealed: Snapshot | None = None
-        self.training = 0
+        self.working = Working()
         self.held: dict[Digest, int] = {}
         self.fetching: set[Digest] = set()
         self.heard: dict[PeerId, int] = {}
@@ -114,6 +117,7 @@ class Peer:
         chain.react(self)
         worker.react(self)
         owner.react(self)
+        collector.react(self)
         voter.react(self)
         leader.react(self)
 
@@ -126,6 +130,11 @@ class Peer:
     @property
     def leader(self) -> PeerId:
         return self.terms.leader(self.view)
+
+    @property
+    def mine(self) -> Work | None:
+        """This peer's contribution to the round in progress, once it is encoded."""
+        return self.working.offered(self.round)
 
     @property
     def is_member(self) -> bool:
@@ -248,6 +257,7 @@ _EVENTS: dict[type, Callable[[Peer, Any], None]] = {
     e.Started: rounds.on_started,
     e.TimerFired: lambda peer, event: on_timer(peer, event.timer),
     e.Trained: worker.on_trained,
+    e.Encoded: worker.on_encoded,
     e.Progress: worker.on_progress,
     e.BlobArrived: worker.on_blob_arrived,
     e.BlobFailed: worker.on_blob_failed,
@@ -267,6 +277,7 @@ _TIMERS: dict[str, Callable[[Peer], None]] = {
     "plan": lambda peer: None,  # `react` looks at the clock
     "exchange": leader.on_exchange,
     "hold": owner.on_hold,
+    "collect": collector.on_collect,
 }
 
 _ANYWHERE: dict[type, Callable[[Peer, PeerId, Any], None]] = {
@@ -306,7 +317,7 @@ _PHASES: tuple[tuple[str, Callable[[Peer], bool]], ...] = (
     ("gathering", lambda p: p.terms.gathering),
     ("offered", lambda p: p.mine is not None),
     ("paused", lambda p: p.role is Role.PAUSED),
-    ("training", lambda p: p.training == p.round),
+    ("training", lambda p: p.round in p.working.work),
     ("witnessing", lambda p: True),
 )
 

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from atoll.protocol.commits import Body, Contributor, Kind
 from atoll.protocol.errors import RemoteProtocolError
+from atoll.protocol.fragments import fragment_of
 from atoll.protocol.ids import Digest, PeerId, public_key_of
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
@@ -108,9 +109,19 @@ class Terms:
         """Whether the run has had all its updates."""
         return 0 < self.rules.rounds <= self.updates
 
+    @property
+    def fragment(self) -> int:
+        """What of the model this round is for."""
+        return fragment_of(self.round, self.rules.fragments)
+
+    def update_bytes(self, contributors: int) -> tuple[int, ...]:
+        """Sizes of the blobs of an update: the parts of the mean or, if sparse, the contributions."""
+        return self.part_bytes * contributors if self.rules.exchange == "sparse" else self.part_bytes
+
     @cached_property
     def deadline_ms(self) -> int:
-        return self.rules.deadline_ms + sum(self.part_bytes) * 1000 // self.rules.bytes_per_s_min
+        moved = sum(self.update_bytes(len(self.eligible)))
+        return self.rules.deadline_ms + moved * 1000 // self.rules.bytes_per_s_min
 
     def patience_ms(self, view: int) -> int:
         """How long a silent leader is borne; longer in later views, so that slow networks agree too."""
@@ -172,6 +183,8 @@ def objection(terms: Terms, body: Body, anchor: Digest) -> str | None:
         return f"the body is of another place in the ledger than round {terms.round}"
     if body.anchor != anchor:
         return "the body starts from another anchor than mine"
+    if body.fragment != terms.fragment:
+        return f"round {terms.round} is for fragment {terms.fragment}, not {body.fragment}"
     return _membership_objection(terms, body) or _update_objection(terms, body)
 
 
@@ -232,8 +245,10 @@ def _update_objection(terms: Terms, body: Body) -> str | None:
         return f"nobody may propose a commit of kind {body.kind.name.lower()} yet"
     if reason := contributors_objection(terms, body.contributors):
         return reason
-    if tuple(ref.size for ref in body.blobs) != terms.part_bytes:
+    if tuple(ref.size for ref in body.blobs) != terms.update_bytes(len(body.contributors)):
         return "the update's parts have other sizes than the codec gives"
+    if terms.rules.exchange == "sparse" and len({ref.digest for ref in body.blobs}) < len(body.blobs):
+        return "a contribution is in the update twice"
     return None
 
 

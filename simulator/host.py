@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
+from atoll.protocol.fragments import fragment_of, start_digest
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.peer import Peer, PeerConfig
 from atoll.protocol.roster import Role
@@ -32,7 +33,9 @@ class Host:
     def __init__(self, world: World, name: str, peer_id: PeerId, role: Role) -> None:
         self.world, self.name, self.id, self.role = world, name, peer_id, role
         self.signer = SimulatedSigner(peer_id, world.ring)
-        self.config = PeerConfig(world.signed.manifest, role, content.part_bytes)
+        self.rules = world.signed.manifest.rounds
+        self.sizes = content.Sizes(self.rules.fragments, self.rules.exchange == "sparse")
+        self.config = PeerConfig(world.signed.manifest, role, self.sizes.part_bytes)
         self.disk = Disk()
         self.peer: Peer | None = None
         self.life = 0
@@ -51,6 +54,8 @@ class Host:
         self.held_up = False
         self.fetching: set[Digest] = set()
         self.training = 0
+        self.orders: set[int] = set()
+        self.trained: dict[int, content.Contribution] = {}
         self.timers = 0
         self.waiting: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
 
@@ -254,9 +259,13 @@ class Host:
         self.take(e.BlobFailed(digest))
 
     def _train(self, action: a.Train) -> None:
+        """From the fragment as it is now. By then, all rounds that are no longer ahead have been settled."""
         self.training = action.round
         assert self.state is not None
-        anchor = self.state.anchor
+        anchor = start_digest(self.state.blobs, action.round, self.rules.fragments)
+        late = [round_ for round_ in self.orders if round_ < action.round - self.rules.overlap]
+        self.world.require(not late, f"{self.name} never heard what became of its rounds {late}")
+        self.orders.add(action.round)
         needed_ms = int(action.steps * self.step_ms * self.world.rng.uniform(0.8, 1.3))
         clock = self.world.clock
         clock.later(needed_ms // 2, self.act, self.life, self._progress, action)
@@ -267,15 +276,30 @@ class Host:
             self.take(e.Progress(action.round, action.steps // 2))
 
     def _trained(self, action: a.Train, anchor: Digest) -> None:
-        """Training ends, unless another round's began meanwhile; its parts live in memory only."""
+        """Training ends, unless another round's began meanwhile."""
         if self.training != action.round:
             return
         self.training = 0
-        parts = content.contribution(self.id, self.life, action.round, anchor, action.parts)
-        self.memory.update((ref.digest, action.round) for ref in parts)
-        event = e.Trained(action.round, TOKENS - self.world.rng.randint(0, 2) * 100, action.steps, parts)
-        self.world.trained(self, event)
-        self.take(event)
+        tokens = TOKENS - self.world.rng.randint(0, 2) * 100
+        if action.round in self.orders:
+            self.trained[action.round] = content.Contribution(action.round, anchor, tokens, action.steps)
+        self.take(e.Trained(action.round, tokens, action.steps))
+
+    def _encode(self, action: a.Encode) -> None:
+        after_ms = self.world.rng.randint(0, 20)
+        self.world.clock.later(after_ms, self.act, self.life, self._encoded, action)
+
+    def _encoded(self, action: a.Encode) -> None:
+        """Parts live in memory only, but for those that may become the update; none if the round is over."""
+        done = self.trained.get(action.round)
+        if done is None:
+            return
+        sizes = self.sizes.part_bytes(fragment_of(action.round, self.rules.fragments), action.parts)
+        done = content.encoded(self.id, self.life, done, sizes)
+        store = self.disk.results if action.lasting else self.memory
+        store.update((ref.digest, action.round) for ref in done.parts)
+        self.world.encoded(self, done)
+        self.take(e.Encoded(action.round, done.parts))
 
     def _aggregate(self, action: a.Aggregate) -> None:
         for _, _, ref in action.inputs:
@@ -286,7 +310,8 @@ class Host:
     def _aggregated(self, action: a.Aggregate) -> None:
         if self.no_room():
             return
-        blob = content.mean(action)
+        sizes = self.sizes.part_bytes(fragment_of(action.round, self.rules.fragments), action.parts)
+        blob = content.mean(action, sizes[action.part])
         self.disk.save(blob.digest, action.round)
         self.world.means[blob.digest] = action
         self.take(e.Aggregated(action.round, action.view, action.revision, action.part, blob))
@@ -304,7 +329,7 @@ class Host:
         self.world.clock.later(after_ms, self.act, self.life, self._applied, state, action)
 
     def _applied(self, state: e.StateLoaded, action: a.Apply) -> None:
-        self._have(content.stepped(state, action.body))
+        self._have(content.stepped(state, action.body, self.rules.fragments))
 
     def _have(self, state: e.StateLoaded) -> None:
         """Go on with a state at once; it comes to disk later, behind the peer's back."""
@@ -369,6 +394,10 @@ class Host:
             self.memory = {digest: at for digest, at in self.memory.items() if at >= action.before_round}
 
     def _settle(self, action: a.Settle) -> None:
+        known = action.round in self.orders
+        self.world.require(known, f"{self.name} settles round {action.round} twice, or without work for it")
+        self.orders.discard(action.round)
+        self.trained.pop(action.round, None)
         self.world.note(self.name, f"contribution to round {action.round}: {action.included}")
 
     def _rejected(self, action: a.Rejected) -> None:
@@ -389,6 +418,7 @@ _PERFORM: dict[type, Callable[[Host, Any], None]] = {
     a.SetTimer: Host._set_timer,
     a.Fetch: Host._fetch,
     a.Train: Host._train,
+    a.Encode: Host._encode,
     a.Aggregate: Host._aggregate,
     a.Apply: Host._apply,
     a.Settle: Host._settle,

@@ -117,9 +117,10 @@ def run_network(
     seeds: Sequence[int],
     faults: str,
     progress: Callable[[Outcome], None] | None = None,
+    mode: str = "",
 ) -> dict[str, Any]:
     """Try every seed; a dictionary that can be printed as JSON. ConfigError if the values make no sense."""
-    chosen = setting(peers, rounds, faults)
+    chosen = setting(peers, rounds, faults, mode)
     began = time.perf_counter()
     outcomes = []
     for outcome in _outcomes(seeds, chosen):
@@ -175,7 +176,8 @@ def summary(outcomes: Sequence[Outcome], chosen: Setting, seconds: float) -> dic
 def replay(seed: int, chosen: Setting) -> str:
     """The command that runs this seed again, with every event in sight."""
     faults = "heavy" if chosen.faults == set(FAULTS) else ",".join(sorted(chosen.faults)) or "none"
+    mode = f"--mode {chosen.mode} " if chosen.mode else ""
     return (
         f"atoll simulate network --peers {chosen.peers} --rounds {chosen.rounds} "
-        f"--seeds {seed}:{seed + 1} --faults {faults} --trace"
+        f"--seeds {seed}:{seed + 1} --faults {faults} {mode}--trace"
     )

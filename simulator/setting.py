@@ -35,19 +35,33 @@ FAULTS = (
 PEERS_MAX = 4097
 ROUNDS_MAX = 10_000
 STEPS, STEP_MS, TOKENS = 10, 100, 10_000
+MODES = {
+    "dense": (1, False, "dense"),
+    "fragments": (4, False, "dense"),
+    "streaming": (4, True, "dense"),
+    "sparse": (1, False, "sparse"),
+    "sparse-streaming": (4, True, "sparse"),
+}
+"""How updates are exchanged: fragments, whether training runs 1 to 3 rounds ahead, and the exchange."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """`peers` workers, and one witness on top: the coordinator. `rounds` outer updates under faults.
 
-    Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule.
+    Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule. `mode` is
+    one of MODES, or empty: then the seed chooses.
     """
 
     peers: int
     rounds: int
     faults: frozenset[str] = frozenset()
     moments: tuple[str, ...] = tuple(MOMENTS)
+    mode: str = ""
+
+    def mode_of(self, seed: int) -> str:
+        """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
+        return self.mode or tuple(MODES)[seed % len(MODES)]
 
     @property
     def joining_later(self) -> int:
@@ -56,13 +70,15 @@ class Setting:
         return sum(max(1, count) for kind, count in coming.items() if kind in self.faults)
 
 
-def setting(peers: int, rounds: int, faults: str) -> Setting:
+def setting(peers: int, rounds: int, faults: str, mode: str = "") -> Setting:
     """A checked setting; ConfigError says what would be right."""
     if not 1 <= peers <= PEERS_MAX:
         raise ConfigError(f"peers = {peers}", "simulate network", f"1 to {PEERS_MAX} workers")
     if not 1 <= rounds <= ROUNDS_MAX:
         raise ConfigError(f"rounds = {rounds}", "simulate network", f"1 to {ROUNDS_MAX}")
-    return Setting(peers, rounds, faults_of(faults))
+    if mode and mode not in MODES:
+        raise ConfigError(f"unknown mode {mode!r}", "simulate network", f"one of {', '.join(MODES)}")
+    return Setting(peers, rounds, faults_of(faults), mode=mode)
 
 
 def faults_of(text: str) -> frozenset[str]:
@@ -96,6 +112,7 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
 
     Every fourth seed's run is complete when all goes well: then everybody must end. The others go on.
     """
+    fragments, streaming, exchange = MODES[chosen.mode_of(seed)]
     return RoundRules(
         rounds=chosen.rounds + FURTHER_UPDATES if seed % 4 == 3 else 0,
         grace_ms_min=200,
@@ -106,19 +123,23 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         lease_ms=3_000,
         owners_max=16,
         start_workers=chosen.peers,
+        fragments=fragments,
+        overlap=1 + seed % (fragments - 1) if streaming else 0,
+        exchange=exchange,
     )
 
 
 def manifest_of(seed: int, chosen: Setting, witness: PeerId) -> SignedManifest:
     """A real, signed manifest. The first member is the witness; the workers join it as outsiders do."""
+    round_rules = rules(seed, chosen)
     return sign(
         Manifest(
             name=f"simulation {seed}",
             authority=_authority().peer,
             numel=NUMEL,
-            anchor_blobs=initial_state(),
+            anchor_blobs=initial_state(round_rules.fragments),
             assignment=Assignment(STEPS, TOKENS),
-            rounds=rules(seed, chosen),
+            rounds=round_rules,
             membership=MembershipRules(witnesses=(witness,)),
         ),
         _authority(),

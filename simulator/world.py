@@ -14,6 +14,7 @@ from atoll.protocol.commits import Body, Commit
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.roster import Member, Role, committee
 from atoll.simulator.clock import Clock
+from atoll.simulator.content import Contribution
 from atoll.simulator.host import Host
 from atoll.simulator.links import Cut, Links
 from atoll.simulator.setting import Setting, manifest_of
@@ -45,7 +46,7 @@ class World:
         self.rejected: Counter[str] = Counter()
         self.traps: list[Trap] = []
         self.means: dict[Digest, a.Aggregate] = {}
-        self.contributions: dict[tuple[PeerId, int], list[e.Trained]] = {}
+        self.contributions: dict[tuple[PeerId, int], list[Contribution]] = {}
         self.chain: list[Commit] = []
         self.updates = 0
         self.view_max = 0
@@ -173,8 +174,8 @@ class World:
         for see in self._on_send:
             see(host, receivers, message)
 
-    def trained(self, host: Host, event: e.Trained) -> None:
-        self.contributions.setdefault((host.id, event.round), []).append(event)
+    def encoded(self, host: Host, done: Contribution) -> None:
+        self.contributions.setdefault((host.id, done.round), []).append(done)
 
     def loaded(self, host: Host, state: e.StateLoaded) -> None:
         self.clock.news = True

@@ -56,9 +56,14 @@ def _rewind(peer: Peer, round_: int) -> None:
     """A recovery took the place of commits that this peer had: so did the state that they led to."""
     peer.out.append(a.Persist(a.Rewound(round_)))
     peer.catchup.rewound(round_)
-    if peer.training:
-        peer.out.append(a.Settle(peer.training, False, peer.rules.late))
-    peer.training, peer.sealed = 0, None
+    peer.sealed = None
+    _give_up_work(peer)
+
+
+def _give_up_work(peer: Peer) -> None:
+    """The ledger jumped: nothing that was trained for is one of its rounds any more."""
+    for round_ in peer.working.drop():
+        peer.out.append(a.Settle(round_, False, peer.rules.late))
 
 
 def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -> None:
@@ -67,10 +72,11 @@ def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -
     if tell:
         news = m.Commits(peer.round, (first,), peer.ledger.height)
         peer.out.append(a.Send(tuple(tell), news, peer.ledger.epoch))
-    if peer.training == first.body.round:
-        included = any(c.peer == peer.me for c in first.body.contributors)
-        peer.out.append(a.Settle(peer.training, included, peer.rules.late))
-    peer.why = f"commit {peer.ledger.height} ({first.body.kind.name.lower()})"
+    for round_ in range(first.body.round, peer.ledger.height + 1):
+        if peer.working.settle(round_):
+            included = any(c.peer == peer.me for c in peer.ledger.commit(round_).body.contributors)
+            peer.out.append(a.Settle(round_, included, peer.rules.late))
+    peer.why = f"commit {peer.ledger.height} ({peer.ledger.commits[-1].body.kind.name.lower()})"
     rounds.enter_round(peer)
     for who in peer.joiners.keys() & peer.terms.places.keys():
         if peer.terms.role_of(who) is peer.joiners[who][0]:
@@ -152,6 +158,7 @@ def _take_snapshot(peer: Peer, sender: PeerId, snapshot: Snapshot) -> None:
         return
     if snapshot.epoch > ledger.epoch:
         _rewind(peer, 1)
+    _give_up_work(peer)
     rebase(peer, snapshot)
     rounds.enter_round(peer)
 

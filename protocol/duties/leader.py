@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.commits import Body, Commit, Kind, vote_message
-from atoll.protocol.duties import chain, rounds
+from atoll.protocol.duties import chain, collector, rounds
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading, Wait, decide
 from atoll.protocol.roster import Role
@@ -17,6 +17,8 @@ from atoll.protocol.terms import objection
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
+
+STRAY = "your offer starts from another anchor than the ledger's"
 
 
 def react(peer: Peer) -> None:
@@ -35,13 +37,24 @@ def react(peer: Peer) -> None:
         _propose(peer, lead, proposed[1], "the body proposed before a restart")
     elif lead.exchange is None:
         _decide(peer, lead)
-    elif lead.cut_failed:
-        _propose_new(peer, lead, Kind.SKIP, "too few contributions reached the owners")
+    if lead.exchange is not None and lead.body is None:
+        _conclude(peer, lead)
+
+
+def _conclude(peer: Peer, lead: Leading) -> None:
+    """Propose what came of the exchange, once it is over."""
+    if peer.collecting is not None:
+        peer.collecting.cut(peer.held, peer.terms.quorum)
+    if lead.cut_failed:
+        _propose_new(peer, lead, Kind.SKIP, "too few contributions arrived")
     elif lead.complete():
-        _propose_new(peer, lead, Kind.UPDATE, "every part is summed")
+        _propose_new(peer, lead, Kind.UPDATE, "every part is there")
 
 
 def _decide(peer: Peer, lead: Leading) -> None:
+    start = peer.catchup.start(peer.round)
+    for who in lead.strays(start) if start is not None else ():
+        peer.refuse(who, STRAY)
     joining = _joiners(peer)
     resting = {who for who, role in joining.items() if role is Role.PAUSED}
     expected = len({*lead.offers, *(peer.terms.eligible - peer.lost - resting)})
@@ -59,8 +72,15 @@ def _decide(peer: Peer, lead: Leading) -> None:
         _propose_new(peer, lead, Kind.SKIP, decision.reason)
     else:
         _stage(peer)
-        peer.post(lead.plan())
-        peer.timer("exchange", peer.terms.deadline_ms // 2)
+        _EXCHANGES[peer.rules.exchange](peer, lead)
+
+
+def _plan(peer: Peer, lead: Leading) -> None:
+    peer.post(lead.plan())
+    peer.timer("exchange", peer.terms.deadline_ms // 2)
+
+
+_EXCHANGES: dict[str, Callable[[Peer, Leading], None]] = {"dense": _plan, "sparse": collector.begin}
 
 
 def _stage(peer: Peer) -> None:
@@ -109,9 +129,10 @@ def _propose(peer: Peer, lead: Leading, body: Body, reason: str) -> None:
 def on_offer(peer: Peer, sender: PeerId, offer: m.Offer) -> None:
     if not rounds.follow(peer, offer.view) or peer.leading is None:
         return
-    if peer.ready and offer.anchor != peer.catchup.anchor:
+    start = peer.catchup.start(peer.round)
+    if start is not None and offer.anchor != start:
         peer.leading.rejected[sender] = "started from another anchor"
-        peer.refuse(sender, "your offer starts from another anchor than the ledger's")
+        peer.refuse(sender, STRAY)
         return
     peer.leading.offer(sender, offer, peer.now_ms)
 
@@ -123,7 +144,7 @@ def on_promise(peer: Peer, sender: PeerId, promise: m.Promise) -> None:
     if accepted is not None:
         if not peer.ready or anchor is None:
             return  # cannot be judged yet; it is repeated
-        if accepted[0] >= promise.view or objection(peer.terms, accepted[1], anchor):
+        if accepted[0] > promise.view or objection(peer.terms, accepted[1], anchor):
             peer.refuse(sender, "a promise that accepted what it could not have")
             return
     if sender in peer.terms.voting:
@@ -131,7 +152,7 @@ def on_promise(peer: Peer, sender: PeerId, promise: m.Promise) -> None:
 
 
 def on_held(peer: Peer, sender: PeerId, held: m.Held) -> None:
-    if rounds.follow(peer, held.view) and peer.leading is not None:
+    if rounds.follow(peer, held.view) and peer.leading is not None and peer.collecting is None:
         outbox = peer.leading.held(sender, held)
         if outbox:
             _stage(peer)
@@ -139,7 +160,7 @@ def on_held(peer: Peer, sender: PeerId, held: m.Held) -> None:
 
 
 def on_reduced(peer: Peer, sender: PeerId, reduced: m.Reduced) -> None:
-    if rounds.follow(peer, reduced.view) and peer.leading is not None:
+    if rounds.follow(peer, reduced.view) and peer.leading is not None and peer.collecting is None:
         peer.leading.reduced(sender, reduced)
 
 

@@ -42,6 +42,8 @@ def on_plan(peer: Peer, sender: PeerId, plan: m.Plan) -> None:
 
 
 def _plan_objection(peer: Peer, plan: m.Plan) -> str | None:
+    if peer.rules.exchange == "sparse":
+        return "nobody owns parts in a sparse exchange"
     sizes = peer.terms.part_bytes
     for column in plan.columns:
         if column.part >= len(sizes) or len(column.blobs) != len(plan.participants):

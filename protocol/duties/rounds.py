@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
+from atoll.protocol.fragments import fragment_of
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading
 from atoll.protocol.owning import Owning
@@ -27,12 +28,12 @@ def on_started(peer: Peer, event: e.Started) -> None:
 def enter_round(peer: Peer) -> None:
     """Begin the round after the ledger's last commit, in the view that was promised for it if any."""
     rules, height = peer.rules, peer.ledger.height
-    parts = parts_of(peer.ledger.members, height + 1, rules.owners_max)
-    sizes = peer.config.part_bytes(parts)
+    parts = 1 if rules.exchange == "sparse" else parts_of(peer.ledger.members, height + 1, rules.owners_max)
+    sizes = peer.config.part_bytes(fragment_of(height + 1, rules.fragments), parts)
     peer.terms = terms_of(peer.ledger, peer.config.manifest, sizes)
     peer.since_ms, peer.asked_ms = peer.now_ms, peer.now_ms - rules.retry_ms
     peer.retries = peer.hops = peer.progress = 0
-    peer.mine, peer.answered = None, set()
+    peer.answered = set()
     peer.leavers &= peer.terms.places.keys()
     peer.fetching.clear()
     kept = peer.round - rules.keep_rounds
@@ -56,6 +57,7 @@ def start_view(peer: Peer, view: int) -> None:
     leads = peer.is_member and peer.leader == peer.me
     peer.leading = Leading(peer.terms, view, peer.since_ms) if leads else None
     peer.owning = Owning(peer.round, view, len(peer.terms.part_bytes))
+    peer.collecting = None
     peer.stage_ms = peer.view_ms = peer.now_ms
     bear(peer)
     if peer.is_member:
@@ -103,11 +105,11 @@ def promise(peer: Peer) -> None:
 
 def offer(peer: Peer) -> None:
     """Offer the pseudo-gradient of this round, if it is there, to whoever leads now."""
-    if peer.mine is not None and peer.catchup.anchor is not None:
-        mine, anchor = peer.mine, peer.catchup.anchor
+    mine = peer.mine
+    if mine is not None:
         peer.tell(
             peer.leader,
-            m.Offer(peer.round, peer.view, anchor, mine.tokens, mine.steps, mine.parts, peer.finishing),
+            m.Offer(peer.round, peer.view, mine.anchor, mine.tokens, mine.steps, mine.parts, peer.finishing),
         )
 
 

@@ -16,26 +16,50 @@ if TYPE_CHECKING:
 
 
 def react(peer: Peer) -> None:
-    """Train from the anchor of this round, once, as soon as it is here."""
-    if peer.role is not Role.WORKER or peer.training >= peer.round:
+    """Train for this round as soon as its anchor is here, then ahead; encode what this one waits for."""
+    if peer.role is not Role.WORKER or not peer.active:
         return
-    if peer.active and peer.ready and not peer.terms.gathering and peer.me in peer.terms.shards:
-        peer.training = peer.round
+    if peer.ready and not peer.terms.gathering and peer.me in peer.terms.shards:
+        _train(peer)
+    if peer.working.to_encode(peer.round):
+        lasting = peer.rules.exchange == "sparse"
+        peer.out.append(a.Encode(peer.round, len(peer.terms.part_bytes), lasting))
+
+
+def _train(peer: Peer) -> None:
+    round_ = peer.working.next_round(peer.round, _ahead(peer))
+    if round_ is None:
+        return
+    start = peer.catchup.start(round_)
+    assert start is not None
+    peer.working.begin(round_, start)
+    if round_ == peer.round:
         peer.why = "trains"
-        shard = (peer.terms.shards[peer.me], len(peer.terms.workers))
-        parts = len(peer.terms.part_bytes)
-        peer.out.append(a.Train(peer.round, peer.terms.assignment.steps, shard, parts))
+    shard = (peer.terms.shards[peer.me], len(peer.terms.workers))
+    peer.out.append(a.Train(round_, peer.terms.assignment.steps, shard))
+
+
+def _ahead(peer: Peer) -> int:
+    """How many rounds training may run ahead: none for one that goes, nor for rounds that will not be."""
+    if peer.finishing:
+        return 0
+    left = peer.rules.rounds - peer.terms.updates - 1 if peer.rules.rounds else peer.rules.overlap
+    return min(peer.rules.overlap, left)
 
 
 def on_trained(peer: Peer, event: e.Trained) -> None:
-    if event.round != peer.round or not peer.active:
+    peer.working.trained(event.round, event.tokens, event.steps)
+
+
+def on_encoded(peer: Peer, event: e.Encoded) -> None:
+    if event.round != peer.round or not peer.working.encoded(event.round, event.parts):
         return
-    assert len(event.parts) == len(peer.terms.part_bytes)
-    peer.mine = event
+    assert tuple(ref.size for ref in event.parts) == peer.terms.part_bytes
     for ref in event.parts:
         peer.has(ref.digest)
-    peer.why = f"offered {event.tokens} tokens to {short(peer.leader)}"
-    rounds.offer(peer)
+    if peer.active and (mine := peer.mine) is not None:
+        peer.why = f"offered {mine.tokens} tokens to {short(peer.leader)}"
+        rounds.offer(peer)
 
 
 def on_progress(peer: Peer, event: e.Progress) -> None:
@@ -52,6 +76,8 @@ def on_blob_arrived(peer: Peer, event: e.BlobArrived) -> None:
 def on_blob_failed(peer: Peer, event: e.BlobFailed) -> None:
     """Nobody gave it. Left out of a sum; a proposal that cannot be had twice costs its leader the view."""
     peer.owning.failed(event.digest)
+    if peer.collecting is not None:
+        peer.collecting.fail(event.digest)
     peer.catchup.failed(event.digest)
     if peer.proposal and any(ref.digest == event.digest for ref in peer.proposal.body.blobs):
         peer.fetch_failures += 1

@@ -17,6 +17,7 @@ from atoll.simulator.checkers.held_by_majority import HeldByMajority
 from atoll.simulator.checkers.majority_promised import MajorityPromised
 from atoll.simulator.checkers.one_history import OneHistory
 from atoll.simulator.checkers.promises import PromisesKept
+from atoll.simulator.checkers.right_start import RightStart
 
 
 def all_checkers() -> list[Any]:
@@ -28,6 +29,7 @@ def all_checkers() -> list[Any]:
         MajorityPromised(),
         Certificates(),
         CountedOnce(),
+        RightStart(),
         HeldByMajority(),
         Bounded(),
     ]

@@ -36,7 +36,9 @@ class EqualAnchors:
             f"commit {body.round} starts from {body.anchor[:8]}, but what there is before it is "
             f"{before.anchor[:8]}",
         )
-        self.states.append(content.stepped(before, body) if body.kind is Kind.UPDATE else before)
+        self.states.append(
+            content.stepped(before, body, manifest.rounds.fragments) if body.kind is Kind.UPDATE else before
+        )
 
     def on_state(self, host: Host, state: StateLoaded) -> None:
         """Any state but the initial one follows a commit."""

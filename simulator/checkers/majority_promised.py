@@ -32,7 +32,7 @@ class MajorityPromised:
     def _propose(self, host: Host, at: tuple[int, int]) -> None:
         if at in self.justified:
             return
-        members = {member.peer for member in self.world.members(at[0])}
+        members = set(self.world.voters(at[0]))
         promised = (self.promised.get(at, set()) | {host.id}) & members
         self.world.require(
             2 * len(promised) > len(members),

@@ -49,8 +49,17 @@ def part_bytes(parts: int) -> tuple[int, ...]:
     return tuple(NUMEL * (part + 1) // parts - NUMEL * part // parts for part in range(parts))
 
 
-def initial_blobs() -> tuple[BlobRef, BlobRef]:
-    return BlobRef(digest_of(b"anchor 0"), 4 * NUMEL), BlobRef(digest_of(b"momentum 0"), 4 * NUMEL)
+def fragment_bytes(rules: RoundRules) -> Callable[[int, int], tuple[int, ...]]:
+    """The same of a vector in fragments of equal sizes; a sparse contribution has a tenth of the bytes."""
+    numel = NUMEL // rules.fragments // (10 if rules.exchange == "sparse" else 1)
+    return lambda fragment, parts: tuple(numel * (p + 1) // parts - numel * p // parts for p in range(parts))
+
+
+def initial_blobs(fragments: int = 1) -> tuple[BlobRef, ...]:
+    names = (
+        f"{what} {fragment}".encode() for fragment in range(fragments) for what in ("anchor", "momentum")
+    )
+    return tuple(BlobRef(digest_of(name), 4 * NUMEL // fragments) for name in names)
 
 
 def manifest(rules: RoundRules = RULES, **changes: Any) -> Manifest:
@@ -59,7 +68,7 @@ def manifest(rules: RoundRules = RULES, **changes: Any) -> Manifest:
         name="a run",
         authority=peer("authority"),
         numel=NUMEL,
-        anchor_blobs=initial_blobs(),
+        anchor_blobs=initial_blobs(rules.fragments),
         assignment=ASSIGNED,
         rounds=rules,
         membership=MembershipRules(witnesses=(peer("coordinator"),)),

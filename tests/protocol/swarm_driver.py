@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from protocol_samples import ASSIGNED, initial_blobs, key, manifest, member, part_bytes, peer
+from protocol_samples import ASSIGNED, fragment_bytes, initial_blobs, key, manifest, member, peer
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol.commits import Body, Commit, Snapshot
+from atoll.protocol.fragments import blobs_of
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_of
 from atoll.protocol.ledger import Genesis, Ledger
 from atoll.protocol.manifest import RoundRules
@@ -51,6 +52,7 @@ class Machine:
     def fresh(self) -> None:
         self.memory: set[Digest] = set()
         self.order: a.Train | None = None
+        self.to_encode: a.Encode | None = None
         self.log: list[a.Action] = []
         self.in_touch = True
         self.stalls = False
@@ -63,7 +65,7 @@ class Machine:
         for commit in self.disk.commits:
             ledger.append(commit, key(self.name))
         role = member(self.name).role
-        config = PeerConfig(self.swarm.manifest, role, part_bytes)
+        config = PeerConfig(self.swarm.manifest, role, fragment_bytes(self.swarm.manifest.rounds))
         self.peer = Peer(config, key(self.name), ledger, replace(self.disk.saved))
         state = self.disk.states[-1] if self.disk.states else None
         self.take(e.Started(state, tuple(self.disk.results)))
@@ -80,6 +82,9 @@ class Machine:
         for action in actions:
             self.log.append(action)
             self.perform(action)
+        order, self.to_encode = self.to_encode, None
+        if order is not None:
+            self.encode(order)
         self.swarm.check(self)
         return actions
 
@@ -96,6 +101,8 @@ class Machine:
                 swarm.timers.append((swarm.now_ms + after_ms, self, timer))
             case a.Train():
                 self.order = action
+            case a.Encode():
+                self.to_encode = action
             case a.Persist(record):
                 self.write(record)
             case a.Fetch() | a.Aggregate() | a.Apply() | a.LoadState():
@@ -146,12 +153,18 @@ class Machine:
     def train(self, tokens: int = ASSIGNED.tokens) -> None:
         order, self.order = self.order, None
         assert order is not None, f"{self.name} was not asked to train"
+        self.take(e.Trained(order.round, tokens, order.steps))
+
+    def encode(self, order: a.Encode) -> None:
+        """At once. A contribution that may become the update itself is on disk before it is offered."""
+        assert self.peer is not None
         seed = f"{self.name} {order.round} {self.swarm.now_ms}".encode()
-        parts = tuple(
-            BlobRef(digest_of(seed, bytes([part])), size) for part, size in enumerate(part_bytes(order.parts))
-        )
-        self.memory.update(ref.digest for ref in parts)
-        self.take(e.Trained(order.round, tokens, order.steps, parts))
+        sizes = self.peer.terms.part_bytes
+        assert len(sizes) == order.parts
+        parts = tuple(BlobRef(digest_of(seed, bytes([part])), size) for part, size in enumerate(sizes))
+        for ref in parts:
+            self.store(ref.digest, result=order.lasting)
+        self.take(e.Encoded(order.round, parts))
 
     def do(self, chore: a.Action) -> None:
         match chore:
@@ -181,7 +194,9 @@ class Machine:
         assert all(0 < weight <= ASSIGNED.tokens for _, weight, _ in order.inputs)
         assert all(self.has(ref.digest) for _, _, ref in order.inputs)
         pieces = (f"{who} {weight} {ref.digest}".encode() for who, weight, ref in order.inputs)
-        blob = BlobRef(digest_of(b"mean", *pieces), part_bytes(order.parts)[order.part])
+        assert self.peer is not None
+        sizes = self.peer.config.part_bytes(order.round % self.swarm.manifest.rounds.fragments, order.parts)
+        blob = BlobRef(digest_of(b"mean", *pieces), sizes[order.part])
         self.store(blob.digest, result=True)
         self.take(e.Aggregated(order.round, order.view, order.revision, order.part, blob))
 
@@ -190,10 +205,18 @@ class Machine:
         state = self.disk.states[-1]
         assert state.anchor == body.anchor
         assert all(self.has(ref.digest) for ref in body.blobs)
-        update = [digest_bytes(ref.digest) for ref in body.blobs]
+        update, fragments = (
+            [digest_bytes(ref.digest) for ref in body.blobs],
+            self.swarm.manifest.rounds.fragments,
+        )
+        assert body.fragment == body.round % fragments
+        changed = blobs_of(state.blobs, body.fragment, fragments)
         return state_of(
             body.round,
-            [BlobRef(digest_of(b"step", digest_bytes(r.digest), *update), r.size) for r in state.blobs],
+            [
+                BlobRef(digest_of(b"step", digest_bytes(r.digest), *update), r.size) if r in changed else r
+                for r in state.blobs
+            ],
         )
 
     def keep(self, state: e.StateLoaded) -> None:
@@ -221,7 +244,7 @@ class Swarm:
         self.history: dict[int, Digest] = {}
         self.anchors: dict[int, Digest] = {0: self.manifest.anchor}
         for name in members:
-            self.machines[name].disk.states.append(state_of(0, list(initial_blobs())))
+            self.machines[name].disk.states.append(state_of(0, list(initial_blobs(rules.fragments))))
             self.machines[name].start()
 
     @property

@@ -57,6 +57,21 @@ def test_a_failure_names_its_seed_and_its_replay(
     assert "Propose r2 v0" in again.err
 
 
+def test_a_mode_is_part_of_the_replay(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (ledger, terms):
+        monkeypatch.setattr(module, "majority", lambda members: 1)
+    assert run("--seeds", "2", "--faults", "none", "--mode", "sparse-streaming", "--json") == 1
+    (failure,) = json.loads(capsys.readouterr().out)["failures"]
+    assert failure["replay"].endswith("--faults none --mode sparse-streaming --trace")
+
+
+def test_an_unknown_mode_is_told_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--seeds", "2", "--mode", "sparce") == 2
+    assert "one of dense, fragments, streaming, sparse, sparse-streaming" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
