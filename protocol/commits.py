@@ -88,6 +88,11 @@ class Body:
         return body_to_bytes(self)
 
     @cached_property
+    def counted(self) -> frozenset[PeerId]:
+        """Whose contributions are part of the update."""
+        return frozenset(contributor.peer for contributor in self.contributors)
+
+    @cached_property
     def digest(self) -> Digest:
         return digest_of(self.encoded)
 
@@ -159,6 +164,26 @@ def _peers(steps: Sequence[int], members: Sequence[Member]) -> list[PeerId]:
     return [members[checked(at - 1, members)].peer for at in accumulate(step + 1 for step in steps)]
 
 
+def _runs(places: Sequence[int]) -> list[int]:
+    """Ascending places as lengths: of a gap, of the run that follows, of the next gap, and so on."""
+    runs: list[int] = []
+    end = 0
+    for place in places:
+        if runs and place == end:
+            runs[-1] += 1
+        else:
+            runs += [place - end, 1]
+        end = place + 1
+    return runs
+
+
+def _in_runs(runs: Sequence[int], members: Sequence[Member]) -> list[PeerId]:
+    if len(runs) > 2 * len(members) or sum(runs) > len(members):
+        raise RemoteProtocolError(f"runs beyond {len(members)} members")
+    ends = (0, *accumulate(runs))
+    return [member.peer for at in range(1, len(runs), 2) for member in members[ends[at] : ends[at + 1]]]
+
+
 # ---- bodies -------------------------------------------------------------------------------------
 
 
@@ -182,11 +207,16 @@ def body_to_bytes(body: Body) -> bytes:
 
 def _contributions(contributors: Sequence[Contributor], places: dict[PeerId, int]) -> wire.Contributions:
     return wire.Contributions(
-        steps_on=_steps([places[c.peer] for c in contributors]),
-        tokens=[c.tokens for c in contributors],
-        steps=[c.steps for c in contributors],
-        clamped=[c.tokens - c.weight for c in contributors],
+        runs=_runs([places[c.peer] for c in contributors]),
+        tokens=_column([c.tokens for c in contributors]),
+        steps=_column([c.steps for c in contributors]),
+        clamped=_column([c.tokens - c.weight for c in contributors]),
     )
+
+
+def _column(values: list[int]) -> list[int]:
+    """One value where all are the same: most members did just what they were assigned."""
+    return values[:1] if len(set(values)) == 1 else values
 
 
 def _rejections(rejected: Sequence[Rejection], places: dict[PeerId, int]) -> list[wire.Rejections]:
@@ -229,11 +259,16 @@ def body_from_bytes(raw: bytes, rosters: Rosters) -> Body:
 
 
 def _read_contributions(said: wire.Contributions, before: Sequence[Member]) -> tuple[Contributor, ...]:
-    columns = (said.tokens, said.steps, said.clamped)
-    if {len(column) for column in columns} != {len(said.steps_on)}:
-        raise RemoteProtocolError("columns of contributions of different lengths")
-    rows = zip(_peers(said.steps_on, before), *columns, strict=True)
+    peers = _in_runs(said.runs, before)
+    columns = [_full(column, len(peers)) for column in (said.tokens, said.steps, said.clamped)]
+    rows = zip(peers, *columns, strict=True)
     return tuple(Contributor(peer, tokens, steps, tokens - less) for peer, tokens, steps, less in rows)
+
+
+def _full(column: Sequence[int], count: int) -> Sequence[int]:
+    if len(column) not in (min(count, 1), count):
+        raise RemoteProtocolError(f"a column of {len(column)} values for {count} contributors")
+    return column if len(column) == count else [column[0]] * count
 
 
 def _read_rejections(said: Sequence[wire.Rejections], before: Sequence[Member]) -> tuple[Rejection, ...]:

@@ -62,8 +62,7 @@ def decide(
 
 
 def _gather(terms: Terms, joiners: int) -> Wait | Go:
-    wanted = 1 if terms.updates else terms.rules.start_workers
-    present = len(terms.workers) + joiners
+    wanted, present = terms.wanted, len(terms.workers) + joiners
     if joiners and (present >= wanted or terms.updates):
         return Go(Kind.SKIP, f"{present} workers")
     if not joiners and len(terms.workers) >= wanted:
@@ -93,6 +92,7 @@ class Leading:
     rejected: dict[PeerId, str] = field(default_factory=dict)
     leaving: set[PeerId] = field(default_factory=set)
     promises: dict[PeerId, tuple[int, Body] | None] = field(default_factory=dict)
+    judged: bool = False
     quorum_ms: int | None = None
     exchange: Exchange | None = None
     body: Body | None = None
@@ -121,6 +121,9 @@ class Leading:
 
     def strays(self, anchor: Digest) -> list[PeerId]:
         """Take back the offers that start from another anchor, now that it is known; whose they were."""
+        if self.judged:
+            return []
+        self.judged = True
         found = [peer for peer, offer in self.offers.items() if offer.anchor != anchor]
         for peer in found:
             del self.offers[peer]

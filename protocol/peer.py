@@ -26,11 +26,11 @@ from atoll.protocol.leading import Leading, Outbox
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Manifest
 from atoll.protocol.owning import Owning
-from atoll.protocol.roster import Role
+from atoll.protocol.roster import MEMBERS_MAX, Role
 from atoll.protocol.terms import Terms
 from atoll.protocol.working import Work, Working
 
-PEERS_MAX = 4096
+PEERS_MAX = 2 * MEMBERS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Saved:
 class Peer:
     # of the round in progress, set by rounds.enter_round
     terms: Terms
+    round: int
     since_ms: int
     retries: int
     hops: int
@@ -114,22 +115,19 @@ class Peer:
 
     def react(self) -> None:
         """Do what has become possible."""
-        chain.react(self)
+        if not self.ready:
+            chain.react(self)
         worker.react(self)
-        owner.react(self)
-        collector.react(self)
-        voter.react(self)
-        leader.react(self)
+        if self.owning.parts:
+            owner.react(self)
+        if self.collecting is not None:
+            collector.react(self)
+        if self.proposal is not None and self.voted is None:
+            voter.react(self)
+        if self.leading is not None and self.leading.body is None:
+            leader.react(self)
 
     # ---- derived --------------------------------------------------------------------------------
-
-    @property
-    def round(self) -> int:
-        return self.terms.round
-
-    @property
-    def leader(self) -> PeerId:
-        return self.terms.leader(self.view)
 
     @property
     def mine(self) -> Work | None:
@@ -139,6 +137,10 @@ class Peer:
     @property
     def is_member(self) -> bool:
         return self.me in self.terms.places
+
+    @property
+    def leader(self) -> PeerId:
+        return self.terms.leader(self.view)
 
     @property
     def votes(self) -> bool:
@@ -169,7 +171,8 @@ class Peer:
     @property
     def ready(self) -> bool:
         """Whether the state has caught up with the ledger."""
-        return self.catchup.round == self.ledger.height
+        state = self.catchup.state
+        return state is not None and state.round + 1 == self.round
 
     @property
     def active(self) -> bool:
@@ -205,6 +208,7 @@ class Peer:
     def has(self, digest: Digest) -> None:
         """Note that a blob is held."""
         self.held[digest] = self.round
+        self.catchup.arrived(digest)
         if self.lacking:
             self.lacking.discard(digest)
 

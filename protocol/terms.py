@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from atoll.protocol.commits import Body, Contributor, Kind
 from atoll.protocol.errors import RemoteProtocolError
@@ -17,7 +17,7 @@ from atoll.protocol.fragments import fragment_of
 from atoll.protocol.ids import Digest, PeerId, public_key_of
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
-from atoll.protocol.roster import MEMBERS_MAX, Member, Role, by_hash, committee, majority
+from atoll.protocol.roster import MEMBERS_MAX, Member, Role, Same, by_hash, committee, majority
 
 
 @dataclass(frozen=True)
@@ -90,21 +90,26 @@ class Terms:
     def leader(self, view: int) -> PeerId:
         return self._order[view % len(self._order)]
 
-    @property
+    @cached_property
     def majority(self) -> int:
         return majority(len(self.voters))
 
-    @property
+    @cached_property
     def quorum(self) -> int:
         """Offers that make an update possible."""
         return max(1, math.ceil(self.rules.quorum * len(self.eligible)))
 
-    @property
+    @cached_property
     def gathering(self) -> bool:
         """Whether the run waits for workers instead of training."""
-        return len(self.eligible) < (1 if self.updates else self.rules.start_workers)
+        return len(self.eligible) < self.wanted
 
     @property
+    def wanted(self) -> int:
+        """How many workers there must be to go on."""
+        return 1 if self.updates else self.rules.start_workers
+
+    @cached_property
     def complete(self) -> bool:
         """Whether the run has had all its updates."""
         return 0 < self.rules.rounds <= self.updates
@@ -137,9 +142,14 @@ def eligible(members: Sequence[Member], round_: int) -> list[PeerId]:
     return [m.peer for m in members if m.role is Role.WORKER and m.weight_from <= round_]
 
 
-def parts_of(members: Sequence[Member], round_: int, owners_max: int) -> int:
+def parts_of(members: tuple[Member, ...], round_: int, owners_max: int) -> int:
     """Into how many parts the vector is cut: one for each that may contribute."""
-    return max(1, min(owners_max, len(eligible(members, round_))))
+    return max(1, min(owners_max, _eligible(Same(members), round_)))
+
+
+@lru_cache(maxsize=16)
+def _eligible(members: Same[tuple[Member, ...]], round_: int) -> int:
+    return len(eligible(members.it, round_))
 
 
 def next_members(
@@ -254,15 +264,31 @@ def _update_objection(terms: Terms, body: Body) -> str | None:
 
 def terms_of(ledger: Ledger, manifest: Manifest, part_bytes: Sequence[int]) -> Terms:
     """The terms of the round after the ledger's last commit."""
+    place = (ledger.genesis.run_id, ledger.height + 1, ledger.head, ledger.epoch, ledger.updates)
+    return _terms(*place, Same(ledger.members), Same(manifest), tuple(part_bytes))
+
+
+@lru_cache(maxsize=8)
+def _terms(
+    run_id: Digest,
+    round_: int,
+    parent: Digest,
+    epoch: int,
+    updates: int,
+    members: Same[tuple[Member, ...]],
+    manifest: Same[Manifest],
+    part_bytes: tuple[int, ...],
+) -> Terms:
+    """Peers of one process (a simulation) share what each of them would derive alone."""
     return Terms(
-        run_id=ledger.genesis.run_id,
-        round=ledger.height + 1,
-        parent=ledger.head,
-        members=ledger.members,
-        updates=ledger.updates,
-        rules=manifest.rounds,
-        assignment=manifest.assignment,
-        part_bytes=tuple(part_bytes),
-        witnesses=frozenset(manifest.membership.witnesses),
-        epoch=ledger.epoch,
+        run_id=run_id,
+        round=round_,
+        parent=parent,
+        members=members.it,
+        updates=updates,
+        rules=manifest.it.rounds,
+        assignment=manifest.it.assignment,
+        part_bytes=part_bytes,
+        witnesses=frozenset(manifest.it.membership.witnesses),
+        epoch=epoch,
     )

@@ -14,11 +14,12 @@ from atoll.protocol.commits import Commit, Snapshot
 from atoll.protocol.duties import recovery, rounds
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import PeerId, short
+from atoll.protocol.roster import MEMBERS_MAX
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
 
-JOINERS_MAX = 1024
+JOINERS_MAX = MEMBERS_MAX
 COMMITS_BYTES_MAX = 256 << 10
 
 
@@ -74,7 +75,7 @@ def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -
         peer.out.append(a.Send(tuple(tell), news, peer.ledger.epoch))
     for round_ in range(first.body.round, peer.ledger.height + 1):
         if peer.working.settle(round_):
-            included = any(c.peer == peer.me for c in peer.ledger.commit(round_).body.contributors)
+            included = peer.me in peer.ledger.commit(round_).body.counted
             peer.out.append(a.Settle(round_, included, peer.rules.late))
     peer.why = f"commit {peer.ledger.height} ({peer.ledger.commits[-1].body.kind.name.lower()})"
     rounds.enter_round(peer)
