@@ -298,6 +298,13 @@ def load_state(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
         raise ConfigError(str(error), str(path), "a state as atoll wrote it") from None
 
 
+def commits_of(folder: Path) -> list[Commit]:
+    """The commits in a state directory, also while a node runs in it. Nothing is verified."""
+    path = folder / "ledger.log"
+    raw = path.read_bytes() if path.exists() else b""
+    return [commit_from_bytes(record) for _, record in _records(raw)]
+
+
 def _records(raw: bytes) -> Iterator[tuple[int, bytes]]:
     """The whole records at the beginning of a log, each with where it ends."""
     at = 0
