@@ -133,12 +133,16 @@ class Daemon:
             event = await self._queue.get()
             if self._failed is not None:
                 raise self._failed
-            if isinstance(event, _Unread):
-                event = self._read(event.sender, event.body)
-            if isinstance(event, e.Received):
+            if isinstance(event, (_Unread, e.Received)):
                 self._waiting[event.sender] -= 1
                 if not self._waiting[event.sender]:
                     del self._waiting[event.sender]
+            if isinstance(event, _Unread):
+                try:
+                    event = self._read(event.sender, event.body)
+                except RemoteProtocolError as error:
+                    self.network.reject(str(error), peer=short(event.sender))
+                    continue
             for action in self._handle(event):
                 if self._breakpoints is not None:
                     self._breakpoints.before(action)
