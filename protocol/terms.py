@@ -238,6 +238,12 @@ def _joiner_objection(terms: Terms, member: Member) -> str | None:
 
 def contributors_objection(terms: Terms, contributors: Sequence[Contributor]) -> str | None:
     """Why these may not be the contributors of an update of this round, or None."""
+    return _contributors_objection(Same(terms), Same(contributors))
+
+
+@lru_cache(maxsize=64)
+def _contributors_objection(of: Same[Terms], said: Same[Sequence[Contributor]]) -> str | None:
+    terms, contributors = of.it, said.it
     peers = [contributor.peer for contributor in contributors]
     if len(set(peers)) != len(peers) or not terms.eligible.issuperset(peers):
         return "a contributor is repeated or may not contribute"
