@@ -36,6 +36,7 @@ from atoll.protocol.commits import (
     body_from_bytes,
     commit_from_bytes,
     commit_to_wire,
+    round_of,
     snapshot_from_bytes,
     snapshot_to_wire,
 )
@@ -45,7 +46,6 @@ from atoll.protocol.keys import Signer
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import SignedManifest, open_manifest
 from atoll.protocol.peer import Saved
-from atoll.protocol.wire import messages_pb2 as wire
 
 STATES_KEPT = 2
 _RECORD = struct.Struct("<I32s")
@@ -211,7 +211,7 @@ class Disk:
                 state.path.unlink(missing_ok=True)
         kept = 0
         for end, record in _records((self.folder / "ledger.log").read_bytes()):
-            if wire.Body.FromString(wire.Commit.FromString(record).body).round >= round_:
+            if round_of(record) >= round_:
                 break
             kept = end
         self._log.truncate(kept)

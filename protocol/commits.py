@@ -7,6 +7,7 @@ parent commit. So a commit costs a few bytes for each contributor, and none for 
 from __future__ import annotations
 
 import enum
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +30,7 @@ from atoll.protocol.roster import (
 from atoll.protocol.wire import messages_pb2 as wire
 
 BODY_BYTES_MAX = 768 << 10
+COMMITS_MAX = 256
 Rosters = Callable[[Digest], "tuple[Member, ...] | None"]
 """The members of the round that follows a commit, if the reader knows it: `Ledger.members_after`."""
 
@@ -283,20 +285,38 @@ def _read_rejections(said: Sequence[wire.Rejections], before: Sequence[Member]) 
 
 def commit_to_wire(commit: Commit) -> wire.Commit:
     places = _places(commit.body.before)
+    body, packed = _packed(commit.body)
     if commit.body.kind is Kind.RECOVERY:
         (authority, signature), *_ = commit.votes
-        return wire.Commit(body=commit.body.encoded, authority=authority, signatures=[signature])
+        return wire.Commit(body=body, packed=packed, authority=authority, signatures=[signature])
     votes = sorted((places[peer], vote) for peer, vote in commit.votes)
     return wire.Commit(
-        body=commit.body.encoded,
+        body=body,
+        packed=packed,
         view=commit.view,
         voters=_steps([place for place, _ in votes]),
         signatures=[vote for _, vote in votes],
     )
 
 
+def _packed(body: Body) -> tuple[bytes, bytes]:
+    """The body as it travels, plain or packed: the columns of many contributors repeat themselves."""
+    packed = zlib.compress(body.encoded)
+    return (b"", packed) if len(packed) < len(body.encoded) else (body.encoded, b"")
+
+
+def _unpacked(message: wire.Commit) -> bytes:
+    """Never more than a body may have, whatever was packed."""
+    if not message.packed:
+        return message.body
+    try:
+        return zlib.decompressobj().decompress(message.packed, BODY_BYTES_MAX + 1)
+    except zlib.error:
+        raise RemoteProtocolError("a packed body that cannot be unpacked") from None
+
+
 def commit_from_wire(message: wire.Commit, rosters: Rosters) -> Commit:
-    body = body_from_bytes(message.body, rosters)
+    body = body_from_bytes(_unpacked(message), rosters)
     if body.kind is Kind.RECOVERY:
         voters = [PeerId(message.authority)]
     else:
@@ -312,6 +332,11 @@ def commit_from_bytes(raw: bytes, rosters: Rosters) -> Commit:
         return commit_from_wire(wire.Commit.FromString(raw), rosters)
     except DecodeError:
         raise RemoteProtocolError("not a commit") from None
+
+
+def round_of(raw: bytes) -> int:
+    """The round of a commit that was written before, without reading the rest."""
+    return wire.Body.FromString(_unpacked(wire.Commit.FromString(raw))).round
 
 
 def snapshot_to_wire(snapshot: Snapshot) -> wire.Snapshot:

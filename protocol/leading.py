@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from atoll.protocol.commits import Body, Contributor, Kind, Rejection
 from atoll.protocol.ids import BlobRef, Digest, PeerId
+from atoll.protocol.manifest import TOKENS_MAX
 from atoll.protocol.messages import Column, Cut, Held, Message, Offer, Plan, Propose, Reduced
 from atoll.protocol.roster import Role
 from atoll.protocol.terms import Terms, next_members
@@ -113,6 +114,8 @@ class Leading:
             self.rejected[sender] = "weighs nothing yet (probation)"
         elif tuple(ref.size for ref in offer.parts) != self.terms.part_bytes:
             self.rejected[sender] = "its parts have other sizes than the codec gives"
+        elif max(offer.tokens, offer.steps) > TOKENS_MAX:
+            self.rejected[sender] = "claims more tokens or steps than there can be"
         elif min(offer.tokens, offer.steps) > 0:
             self.rejected.pop(sender, None)
             self.offers[sender] = offer

@@ -87,6 +87,7 @@ class Peer:
         self.ended: str | None = None
         self.finishing = self.paused = False
         self.sealed: Snapshot | None = None
+        self.early_seal: tuple[PeerId, m.Seal] | None = None
         self.working = Working()
         self.held: dict[Digest, int] = {}
         self.fetching: set[Digest] = set()
@@ -242,13 +243,13 @@ def receive(peer: Peer, sender: PeerId, message: m.Message, epoch: int) -> None:
         peer.heard[sender] = peer.now_ms
     anywhere = _ANYWHERE.get(type(message))
     if epoch < peer.ledger.epoch:
-        chain.answer_old(peer, sender, message.round, epoch)
+        chain.answer_epoch(peer, sender, message, epoch)
     elif epoch > peer.ledger.epoch and not isinstance(message, m.Commits):
         chain.ask_new(peer, sender)
     elif anywhere is not None:
         anywhere(peer, sender, message)
     elif message.round < peer.round:
-        chain.answer_old(peer, sender, message.round, epoch)
+        chain.answer_old(peer, sender, message.round)
     elif message.round > peer.round or isinstance(message, m.Elsewhere):
         chain.ask_new(peer, sender)
     elif sender not in peer.terms.places:

@@ -39,6 +39,11 @@ class Member:
     missed: int = 0
 
 
+def may_become(was: Role, role: Role) -> bool:
+    """A worker may rest and go on again; a witness stays one."""
+    return was is role or Role.WITNESS not in (was, role)
+
+
 def majority(voters: int) -> int:
     return voters // 2 + 1
 
@@ -100,7 +105,8 @@ def member_from_wire(member: wire.Member) -> Member:
 
 def members_digest(members: Sequence[Member]) -> Digest:
     """What a snapshot signs for its members."""
-    return digest_of(*(member_to_wire(m).SerializeToString(deterministic=True) for m in members))
+    listed = wire.Changes(changed=[member_to_wire(member) for member in members])
+    return digest_of(listed.SerializeToString(deterministic=True))
 
 
 def changes(before: Sequence[Member], after: Sequence[Member]) -> wire.Changes:

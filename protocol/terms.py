@@ -17,7 +17,7 @@ from atoll.protocol.fragments import fragment_of
 from atoll.protocol.ids import Digest, PeerId, public_key_of
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
-from atoll.protocol.roster import MEMBERS_MAX, Member, Role, Same, by_hash, committee, majority
+from atoll.protocol.roster import MEMBERS_MAX, Member, Role, Same, by_hash, committee, majority, may_become
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,7 @@ def next_members(
         missed = 0 if member.peer in heard else member.missed + 1
         if member.peer not in leaving and missed <= rules.missed_max:
             role = joiners.get(member.peer, member.role)
+            role = role if may_become(member.role, role) else member.role
             same = (role, missed) == (member.role, member.missed)
             kept.append(member if same else Member(member.peer, role, member.weight_from, missed))
     if joiners.keys() - terms.places.keys() and not any(member.missed == 0 for member in kept):
@@ -212,16 +213,11 @@ def _membership_objection(terms: Terms, body: Body) -> str | None:
         if was is None:
             if reason := _joiner_objection(terms, member):
                 return reason
-        elif member.weight_from != was.weight_from or not _may_become(was.role, member.role):
+        elif member.weight_from != was.weight_from or not may_become(was.role, member.role):
             return f"{member.peer} changed its role or weight"
         elif member.missed not in (0, was.missed + 1):
             return f"{member.peer} missed {was.missed} rounds, not {member.missed}"
     return None
-
-
-def _may_become(was: Role, role: Role) -> bool:
-    """A worker may rest and go on again; a witness stays one."""
-    return was is role or Role.WITNESS not in (was, role)
 
 
 def _joiner_objection(terms: Terms, member: Member) -> str | None:

@@ -102,13 +102,20 @@ def rebase(peer: Peer, snapshot: Snapshot) -> None:
 # ---- commits ------------------------------------------------------------------------------------
 
 
-def answer_old(peer: Peer, sender: PeerId, round_: int, epoch: int) -> None:
+def answer_old(peer: Peer, sender: PeerId, round_: int) -> None:
     """One that lags gets the commits it lacks; once in a round is enough, it asks if they were lost."""
     if sender != peer.me and sender not in peer.answered and len(peer.answered) < JOINERS_MAX:
         peer.answered.add(sender)
-        if epoch < peer.ledger.epoch:
-            round_ = min(round_, peer.ledger.first_after(epoch))
         _send_commits(peer, sender, round_)
+
+
+def answer_epoch(peer: Peer, sender: PeerId, message: m.Message, epoch: int) -> None:
+    """One of an earlier epoch gets the commits that lead to this one."""
+    round_ = min(message.round, peer.ledger.first_after(epoch))
+    if isinstance(message, m.AskCommits):
+        _send_commits(peer, sender, round_)
+    else:
+        answer_old(peer, sender, round_)
 
 
 def ask_new(peer: Peer, sender: PeerId) -> None:
@@ -211,7 +218,7 @@ def on_join(peer: Peer, sender: PeerId, join: m.Join) -> None:
     if join.round > peer.round:
         return ask_new(peer, sender)
     if join.round < peer.round:
-        answer_old(peer, sender, join.round, peer.ledger.epoch)
+        answer_old(peer, sender, join.round)
         if join.round < peer.round - peer.rules.keep_rounds // 2:
             return None
     rules = peer.config.manifest.membership

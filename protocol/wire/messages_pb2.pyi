@@ -154,18 +154,20 @@ class Snapshot(_message.Message):
     def __init__(self, round: _Optional[int] = ..., epoch: _Optional[int] = ..., head: _Optional[bytes] = ..., updates: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Commit(_message.Message):
-    __slots__ = ("body", "view", "voters", "signatures", "authority")
+    __slots__ = ("body", "view", "voters", "signatures", "authority", "packed")
     BODY_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
     VOTERS_FIELD_NUMBER: _ClassVar[int]
     SIGNATURES_FIELD_NUMBER: _ClassVar[int]
     AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
     body: bytes
     view: int
     voters: _containers.RepeatedScalarFieldContainer[int]
     signatures: _containers.RepeatedScalarFieldContainer[bytes]
     authority: str
-    def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., voters: _Optional[_Iterable[int]] = ..., signatures: _Optional[_Iterable[bytes]] = ..., authority: _Optional[str] = ...) -> None: ...
+    packed: bytes
+    def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., voters: _Optional[_Iterable[int]] = ..., signatures: _Optional[_Iterable[bytes]] = ..., authority: _Optional[str] = ..., packed: _Optional[bytes] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving")
