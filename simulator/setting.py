@@ -103,6 +103,9 @@ def _authority() -> Key:
     return Key(b"simulated authority, no secret!!")
 
 
+AUTHORITY = _authority().peer
+
+
 FURTHER_UPDATES = 2
 """What is asked of everybody once the faults stop; two, as the first may have been under way already."""
 
@@ -135,7 +138,7 @@ def manifest_of(seed: int, chosen: Setting, witness: PeerId) -> SignedManifest:
     return sign(
         Manifest(
             name=f"simulation {seed}",
-            authority=_authority().peer,
+            authority=AUTHORITY,
             numel=NUMEL,
             anchor_blobs=initial_state(round_rules.fragments),
             assignment=Assignment(STEPS, TOKENS),

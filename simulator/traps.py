@@ -82,7 +82,7 @@ def _late(trap: Trap, world: World, host: Host, rest: a.Action) -> None:
     A write that takes so long holds up all that comes after it.
     """
     if isinstance(rest, a.Send):
-        world.sent(host, rest.to, rest.message)
+        world.sent(host, rest)
         for receiver in rest.to:
             world.clock.later(trap.for_ms, host.bring, receiver, rest)
     else:

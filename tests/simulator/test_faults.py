@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from atoll.protocol import actions as a
+from atoll.protocol.commits import Kind
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.ids import digest_of
 from atoll.simulator.clock import Clock
@@ -40,7 +42,7 @@ def test_transfers_share_a_host() -> None:
 
 
 def test_only_the_last_write_can_be_torn() -> None:
-    disk, commit = Disk(), object()
+    disk, commit = Disk(), SimpleNamespace(body=SimpleNamespace(kind=Kind.SKIP))
     disk.write(a.Committed(commit))  # type: ignore[arg-type]
     disk.write(a.Promised(2, 1))
     assert not disk.tear()
