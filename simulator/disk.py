@@ -34,7 +34,9 @@ class Disk:
     last_was_commit: bool = False
 
     def write(self, record: a.Record) -> None:
-        self.last_was_commit = isinstance(record, a.Committed) and record.commit.body.kind is not Kind.RECOVERY
+        self.last_was_commit = (
+            isinstance(record, a.Committed) and record.commit.body.kind is not Kind.RECOVERY
+        )
         match record:
             case a.Committed(commit):
                 self.commits.append(commit)

@@ -109,6 +109,11 @@ class Host:
         self.thaw_ms, self.step_ms, self.full_until_ms = 0, STEP_MS, 0
         self._thaw()
 
+    def pause(self, on: bool) -> None:
+        """The volunteer wants this machine for itself, or does no more."""
+        if self.peer is not None and self.peer.paused is not on:
+            self.act(self.life, self.take, e.Pause(on))
+
     def no_room(self) -> bool:
         """Whether a write fails: a node ends then, and can write again when there is room."""
         if self.full_until_ms <= self.world.clock.now_ms:

@@ -18,6 +18,7 @@ from atoll.simulator.content import Contribution
 from atoll.simulator.history import History
 from atoll.simulator.host import Host
 from atoll.simulator.links import Cut, Links
+from atoll.simulator.operator import Operator
 from atoll.simulator.setting import AUTHORITY, Setting, manifest_of
 from atoll.simulator.signing import SimulatedSigner, key_ring
 from atoll.simulator.trace import Trace
@@ -52,7 +53,7 @@ class World:
         self.contributions: dict[tuple[PeerId, int], list[Contribution]] = {}
         self.history = History(self.signed.run_id)
         self.updates = 0
-        self.operated = True
+        self.operator: Operator | None = None
         self.view_max = 0
         self._watch(watchers)
         self.hosts = {ids[0]: Host(self, "w", ids[0], Role.WITNESS)}
@@ -98,7 +99,7 @@ class World:
     # ---- who there is ---------------------------------------------------------------------------
 
     def members(self, round_: int, epoch: int | None = None) -> tuple[Member, ...]:
-        """The members of a round, by the commits seen so far anywhere; of the newest epoch if none is given."""
+        """The members of a round, by the commits seen so far anywhere; of the newest epoch if none is said."""
         chain = self.history.chain if epoch is None else self.history.chains[epoch]
         return self.signed.genesis.members if round_ == 1 else chain[round_ - 2].body.members
 

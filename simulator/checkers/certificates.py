@@ -33,7 +33,8 @@ class Certificates:
         )
         if body.kind is Kind.RECOVERY:
             world.require(
-                valid == {world.authority.peer}, f"recovery {body.round} at {host.name} is not the authority's"
+                valid == {world.authority.peer},
+                f"recovery {body.round} at {host.name} is not the authority's",
             )
             return
         members = set(world.voters(body.round, body.epoch))

@@ -24,6 +24,9 @@ class CountedOnce:
         if body.digest in self.checked:
             return
         self.checked.add(body.digest)
+        if body.kind is Kind.RECOVERY:
+            self.world.require(not body.contributors, f"recovery {body.round} has contributors")
+            return
         peers = [contributor.peer for contributor in body.contributors]
         self.world.require(
             len(peers) == len(set(peers)), f"a contributor counts twice in commit {body.round}"

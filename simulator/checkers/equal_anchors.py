@@ -1,4 +1,4 @@
-"""Peers that hold the state of one round of an epoch hold the same bits: those that the commits up to it lead to.
+"""Who holds the state of one round of an epoch holds the same bits: those that the commits up to it lead to.
 
 The states are worked out here again from the commits alone, so an update that nobody applies is seen too.
 """
