@@ -298,7 +298,7 @@ def _pause(faults: Faults) -> list[Strike]:
 def _doom(faults: Faults) -> list[Strike]:
     """A majority is lost at once and stays away, or is out of sight; the authority goes on with the others.
 
-    The witness is back first if it is among the lost. A trap takes the leader when nobody else has its commit.
+    The witness is back first if it is among the lost. A trap takes a leader whose commit nobody else has.
     """
     rng, world, watched = faults.rng, faults.world, faults.world.operator is not None
     strikes = [] if watched else [faults.strike("operator", (), faults.between(PATIENCE_MS))]

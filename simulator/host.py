@@ -384,6 +384,8 @@ class Host:
         """A write is complete. A commit that is on disk is one that this peer never takes back."""
         if isinstance(record, a.Committed):
             self.world.committed(self, record.commit)
+        elif isinstance(record, a.Rebased):
+            self.world.rebased(self, record.snapshot)
         self.rewinds += isinstance(record, a.Rewound)
         self.disk.write(record)
 

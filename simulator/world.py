@@ -10,7 +10,7 @@ from zlib import crc32
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
-from atoll.protocol.commits import Commit, Kind
+from atoll.protocol.commits import Commit, Kind, Snapshot
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.roster import Member, Role, committee
 from atoll.simulator.clock import Clock
@@ -69,6 +69,7 @@ class World:
             watcher.world = self
         self._on_commit = [w.on_commit for w in watchers if hasattr(w, "on_commit")]
         self._on_state = [w.on_state for w in watchers if hasattr(w, "on_state")]
+        self._on_rebase = [w.on_rebase for w in watchers if hasattr(w, "on_rebase")]
         self._on_send = [w.on_send for w in watchers if hasattr(w, "on_send")]
 
     def boot(self) -> None:
@@ -99,7 +100,7 @@ class World:
     # ---- who there is ---------------------------------------------------------------------------
 
     def members(self, round_: int, epoch: int | None = None) -> tuple[Member, ...]:
-        """The members of a round, by the commits seen so far anywhere; of the newest epoch if none is said."""
+        """The members of a round, by the commits seen so far anywhere; of the newest epoch, unless said."""
         chain = self.history.chain if epoch is None else self.history.chains[epoch]
         return self.signed.genesis.members if round_ == 1 else chain[round_ - 2].body.members
 
@@ -192,6 +193,11 @@ class World:
         self.clock.news = True
         for see in self._on_state:
             see(host, state)
+
+    def rebased(self, host: Host, snapshot: Snapshot) -> None:
+        """A peer's ledger begins after this snapshot from now on."""
+        for see in self._on_rebase:
+            see(host, snapshot)
 
     def committed(self, host: Host, commit: Commit) -> None:
         """A peer takes a commit into its ledger. The watchers see it before it becomes part of the chain."""

@@ -38,7 +38,7 @@ class Certificates:
             )
             return
         members = set(world.voters(body.round, body.epoch))
-        world.require(valid <= members, f"a vote of commit {body.round} is of no member")
+        world.require(valid <= members, f"a vote of commit {body.round} is of no voter")
         world.require(
             2 * len(valid) > len(members),
             f"{len(valid)} votes for commit {body.round} at {host.name} are no majority of {len(members)}",

@@ -1,10 +1,10 @@
-"""Who has heard of a recovery takes no commit of an older epoch any more, over all its lives."""
+"""Who took a recovery takes no commit of an older epoch any more, nor that recovery again, in any life."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atoll.protocol.commits import Commit
+from atoll.protocol.commits import Commit, Kind
 from atoll.protocol.ids import PeerId
 
 if TYPE_CHECKING:
@@ -19,9 +19,10 @@ class NewestEpoch:
         self.epochs: dict[PeerId, int] = {}
 
     def on_commit(self, host: Host, commit: Commit) -> None:
-        epoch, known = commit.body.epoch, self.epochs.get(host.id, 0)
+        epoch, kind, known = commit.body.epoch, commit.body.kind, self.epochs.get(host.id, 0)
         self.world.require(
-            epoch >= known,
-            f"{host.name} takes commit {commit.body.round} of epoch {epoch} into its ledger of epoch {known}",
+            epoch > known or (epoch == known and kind is not Kind.RECOVERY),
+            f"{host.name} takes {kind.name.lower()} {commit.body.round} of epoch {epoch} into its ledger of "
+            f"epoch {known}",
         )
         self.epochs[host.id] = epoch

@@ -77,13 +77,14 @@ def test_a_strike_comes_before_all_else_of_its_millisecond() -> None:
 
 
 def test_every_kind_strikes_within_some_seeds() -> None:
-    groups = ("crash,wipe,torn,full", "corrupt,freeze,partition,lag", "suspect,churn,burst")
+    groups = ("crash,wipe,torn,full", "corrupt,freeze,partition,lag", "suspect,churn,burst", "pause,doom")
     rest = ",".join(kind for kind in FAULTS if not any(kind in group.split(",") for group in groups))
     struck: set[str] = set()
     for group in groups:
         for seed in range(4):
             struck.update(hit.kind for hit in trial(seed, setting(6, 8, f"{group},{rest}")).strikes)
     wanted = {"crash", "torn", "wipe", "full", "corrupt", "freeze", "cut", "lag", "suspect", "join", "finish"}
+    wanted |= {"pause", "operator"}
     assert wanted | {"loss", "twice", "reorder", "slow", "bandwidth", "skew"} <= struck
     assert all(map(known, struck))
 
@@ -95,6 +96,7 @@ def test_every_kind_strikes_within_some_seeds() -> None:
         (Strike(9_000, "full", ("p1",), (), (6_000,)), "p1 cannot write"),
         (Strike(9_000, "suspect", ("p1",), ("w", "p2")), "lost p1"),
         (Strike(9_000, "trap-cut", (), (), (500, 3_000), "vote"), "falls into the trap 'vote' (cut)"),
+        (Strike(9_000, "pause", ("p1",), (), (8_000,)), "   join 6 PAUSED"),
         (Strike(9_000, "trap-late", (), (), (0, 6_000), "propose"), "falls into the trap 'propose' (late)"),
     ],
 )
