@@ -199,11 +199,15 @@ def _wipe(faults: Faults) -> list[Strike]:
 
 
 def _corrupt(faults: Faults) -> list[Strike]:
-    """The same third of the hosts at most, once all have the state: what was held is to be had somewhere."""
+    """The same third of the hosts at most, once all have the state: what was held is to be had somewhere.
+
+    Not the witness's where majorities are lost: after a recovery it may be the only one that has the state.
+    """
     victim = faults.victim()
     if (
         victim is None
         or not faults.world.updates
+        or (victim.role is Role.WITNESS and "doom" in faults.world.setting.faults)
         or len({*faults.rotten, victim.id}) > ROTTEN_HOSTS_SHARE * faults.world.setting.peers
         or faults.spares({*faults.gone, *faults.rotten, victim.id}) < 0
     ):

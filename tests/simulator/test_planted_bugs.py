@@ -415,5 +415,4 @@ def test_a_state_that_outlives_its_history(monkeypatch: pytest.MonkeyPatch) -> N
         one.applying, one.loading = 0, None
 
     monkeypatch.setattr(Catchup, "rewound", keep_the_state)
-    monkeypatch.setattr(Catchup, "needs_state", lambda one, book: one.state is None)
     findings("", "doom", ("commits", "write committed"), peers=5)
