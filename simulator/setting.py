@@ -10,6 +10,7 @@ from atoll.protocol.errors import ConfigError
 from atoll.protocol.ids import PeerId
 from atoll.protocol.keys import Key
 from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, RoundRules, SignedManifest, sign
+from atoll.protocol.roster import VOTERS_MAX
 from atoll.simulator.content import NUMEL, initial_state
 from atoll.simulator.traps import MOMENTS
 
@@ -31,6 +32,8 @@ FAULTS = (
     "suspect",
     "churn",
     "burst",
+    "pause",
+    "doom",
 )
 PEERS_MAX = 4097
 ROUNDS_MAX = 10_000
@@ -43,6 +46,7 @@ MODES = {
     "sparse-streaming": (4, True, "sparse"),
 }
 """How updates are exchanged: fragments, whether training runs 1 to 3 rounds ahead, and the exchange."""
+FEW, SMALL_PEERS_MAX, SNAPSHOT_ROUNDS = 3, 64, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,8 @@ class Setting:
     """`peers` workers, and one witness on top: the coordinator. `rounds` outer updates under faults.
 
     Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule. `mode` is
-    one of MODES, or empty: then the seed chooses.
+    one of MODES, or empty: then the seed chooses. So it does where `voters` (how many vote at most) or
+    `snapshots` (every how many rounds there is one) are 0.
     """
 
     peers: int
@@ -58,10 +63,21 @@ class Setting:
     faults: frozenset[str] = frozenset()
     moments: tuple[str, ...] = tuple(MOMENTS)
     mode: str = ""
+    voters: int = 0
+    snapshots: int = 0
 
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
         return self.mode or tuple(MODES)[seed % len(MODES)]
+
+    def voters_of(self, seed: int) -> int:
+        """Every third seed has a committee smaller than most memberships."""
+        small = seed % 3 == 1 and self.peers <= SMALL_PEERS_MAX
+        return self.voters or (FEW + seed // 3 % 3 if small else VOTERS_MAX)
+
+    def snapshots_of(self, seed: int) -> int:
+        """Three of seven seeds prune their ledgers within a trial."""
+        return self.snapshots or (FEW + seed % 7 if seed % 7 < 3 else SNAPSHOT_ROUNDS)
 
     @property
     def joining_later(self) -> int:
@@ -103,6 +119,9 @@ def _authority() -> Key:
     return Key(b"simulated authority, no secret!!")
 
 
+AUTHORITY = _authority().peer
+
+
 FURTHER_UPDATES = 2
 """What is asked of everybody once the faults stop; two, as the first may have been under way already."""
 
@@ -126,6 +145,8 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         fragments=fragments,
         overlap=1 + seed % (fragments - 1) if streaming else 0,
         exchange=exchange,
+        voters_max=chosen.voters_of(seed),
+        snapshot_rounds=chosen.snapshots_of(seed),
     )
 
 
@@ -135,7 +156,7 @@ def manifest_of(seed: int, chosen: Setting, witness: PeerId) -> SignedManifest:
     return sign(
         Manifest(
             name=f"simulation {seed}",
-            authority=_authority().peer,
+            authority=AUTHORITY,
             numel=NUMEL,
             anchor_blobs=initial_state(round_rules.fragments),
             assignment=Assignment(STEPS, TOKENS),

@@ -58,6 +58,8 @@ def _rewind(peer: Peer, round_: int) -> None:
     peer.out.append(a.Persist(a.Rewound(round_)))
     peer.catchup.rewound(round_)
     peer.sealed = None
+    if not peer.finishing:
+        peer.ended = None  # a run that was complete goes on, as its last updates are history no more
     _give_up_work(peer)
 
 

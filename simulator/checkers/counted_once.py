@@ -17,13 +17,16 @@ class CountedOnce:
     world: World
 
     def __init__(self) -> None:
-        self.checked = 0
+        self.checked: set[Digest] = set()
 
     def on_commit(self, host: Host, commit: Commit) -> None:
         body = commit.body
-        if body.round <= self.checked:
+        if body.digest in self.checked:
             return
-        self.checked = body.round
+        self.checked.add(body.digest)
+        if body.kind is Kind.RECOVERY:
+            self.world.require(not body.contributors, f"recovery {body.round} has contributors")
+            return
         peers = [contributor.peer for contributor in body.contributors]
         self.world.require(
             len(peers) == len(set(peers)), f"a contributor counts twice in commit {body.round}"
@@ -38,7 +41,9 @@ class CountedOnce:
     def _weights(self, body: Body) -> None:
         world = self.world
         may = {
-            m.peer for m in world.members(body.round) if m.role is Role.WORKER and m.weight_from <= body.round
+            member.peer
+            for member in world.members(body.round, body.epoch)
+            if member.role is Role.WORKER and member.weight_from <= body.round
         }
         assigned = world.signed.manifest.assignment.tokens
         for c in body.contributors:

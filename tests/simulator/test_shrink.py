@@ -64,8 +64,9 @@ def test_the_command_shrinks_and_replays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forget_what_was_accepted(monkeypatch)
-    seed, path = failing_seed(4, 4, "crash,partition"), tmp_path / "case.txt"
-    command = ["simulate", "network", "--peers", "4", "--rounds", "4", "--faults", "crash,partition"]
+    faults, path = "crash,partition,suspect,lag,twice,skew", tmp_path / "case.txt"
+    seed = failing_seed(5, 6, faults)
+    command = ["simulate", "network", "--peers", "5", "--rounds", "6", "--faults", faults]
     command += ["--seeds", f"{seed}:{seed + 1}", "--shrink", str(path)]
     assert boundary.run(lambda: app(command, prog_name="atoll", standalone_mode=False)) == 1
     assert f"--replay {path}" in capsys.readouterr().err
