@@ -72,7 +72,7 @@ def _finish(world: World, hit: Strike) -> None:
 def _pause(world: World, hit: Strike) -> None:
     (for_ms,) = hit.numbers
     for victim in _victims(world, hit):
-        world.note(victim.name, f"is paused for {for_ms} ms")
+        world.note(victim.name, f"rests for {for_ms} ms")
         victim.pause(on=True)
         world.clock.later(for_ms, victim.pause, False)
 

