@@ -30,7 +30,8 @@ from atoll.protocol.roster import (
 from atoll.protocol.wire import messages_pb2 as wire
 
 BODY_BYTES_MAX = 768 << 10
-COMMITS_MAX = 256
+COMMITS_MAX, COMMITS_BYTES_MAX = 256, 256 << 10
+"""Of one message: an honest one stops before the second, but for its first commit."""
 Rosters = Callable[[Digest], "tuple[Member, ...] | None"]
 """The members of the round that follows a commit, if the reader knows it: `Ledger.members_after`."""
 
