@@ -150,7 +150,7 @@ def chain(rounds: int, *names: str) -> Ledger:
     ledger = Ledger(Genesis(RUN, ANCHOR, members(*names)))
     for _ in range(rounds):
         body = skip(ledger)
-        ledger.append(Commit(body, 0, votes(body, names)), key(names[0]))
+        ledger.append(Commit(body, 0, tuple(sorted(votes(body, names)))), key(names[0]))
     return ledger
 
 
