@@ -39,6 +39,12 @@ def network(
             help="Some of crash, loss, reorder, partition, freeze, slow, churn; heavy is all, none is none.",
         ),
     ] = "crash,loss,reorder",
+    liars: Annotated[
+        int, typer.Option(metavar="N", help="Workers that lie; fewer than a third of all members.")
+    ] = 0,
+    votes: Annotated[
+        str, typer.Option(metavar="RULE", help="What certifies a commit: majority or two-thirds.")
+    ] = "majority",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Write every event of one seed to stderr.")] = False,
 ) -> None:
@@ -47,7 +53,7 @@ def network(
     Every peer runs the same protocol code as a real node. While faults happen, checkers watch that there is
     one history, that anchors are equal, that each commit has the votes of a majority, each update is held by
     one, and each contribution counts once. Then the faults stop, and every peer must go on within 24
-    deadlines.
+    deadlines, and 12 more for each liar; liars never stop.
 
     Exit code 1 if any seed fails: it is named, with the command that shows every event of it.
     """
@@ -55,9 +61,9 @@ def network(
     if trace:
         if len(chosen) != 1:
             raise ConfigError(f"--trace with {len(chosen)} seeds", "--seeds", "one seed, such as 7:8")
-        report = _traced(peers, rounds, chosen, faults)
+        report = _traced(peers, rounds, chosen, faults, liars, votes)
     else:
-        report = _tried(peers, rounds, chosen, faults)
+        report = _tried(peers, rounds, chosen, faults, liars, votes)
     print(json.dumps(report) if as_json else _told(report))
     if failures := report["failures"]:
         raise PromiseBroken(_complaint(failures, report["seeds"]))
@@ -75,7 +81,7 @@ def seeds_of(text: str) -> range:
     return chosen
 
 
-def _tried(peers: int, rounds: int, seeds: range, faults: str) -> dict[str, Any]:
+def _tried(peers: int, rounds: int, seeds: range, faults: str, liars: int, votes: str) -> dict[str, Any]:
     """All seeds, with a bar on stderr for a person who waits."""
     from rich.console import Console
     from rich.progress import Progress
@@ -84,16 +90,16 @@ def _tried(peers: int, rounds: int, seeds: range, faults: str) -> dict[str, Any]
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("seeds", total=len(seeds))
-        return run_network(peers, rounds, seeds, faults, lambda outcome: bar.advance(task))
+        return run_network(peers, rounds, seeds, faults, lambda outcome: bar.advance(task), liars, votes)
 
 
-def _traced(peers: int, rounds: int, seeds: range, faults: str) -> dict[str, Any]:
+def _traced(peers: int, rounds: int, seeds: range, faults: str, liars: int, votes: str) -> dict[str, Any]:
     import time
 
     from atoll.simulator.run import summary, trial
     from atoll.simulator.setting import setting
 
-    chosen, began = setting(peers, rounds, faults), time.perf_counter()
+    chosen, began = setting(peers, rounds, faults, liars, votes), time.perf_counter()
     outcome = trial(seeds[0], chosen, traced=True)
     for line in outcome.trace:
         print(line, file=sys.stderr)

@@ -8,6 +8,7 @@ from atoll.protocol.events import Timer
 from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.ledger import Body, Commit
 from atoll.protocol.messages import Message
+from atoll.protocol.proofs import Equivocation, Sighting, Signatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +98,28 @@ class Promised:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
+    """`certificate` are the first-stage votes that made it acceptable, where there are two stages."""
+
     round: int
     view: int
     body: Body
+    certificate: Signatures = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """This peer's one first-stage vote of a view, and its leader's, which proves what was proposed."""
+
+    round: int
+    seen: Sighting
+
+
+@dataclass(frozen=True, slots=True)
+class Accused:
+    """Kept until a commit has it, or its peer is no member any more."""
+
+    round: int
+    evidence: Equivocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +136,7 @@ class Committed:
     commit: Commit
 
 
-Record = Promised | Accepted | Proposed | Committed
+Record = Promised | Accepted | Proposed | Prepared | Accused | Committed
 
 
 @dataclass(frozen=True, slots=True)

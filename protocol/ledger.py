@@ -17,6 +17,17 @@ from google.protobuf.message import DecodeError
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_from_bytes, digest_of
 from atoll.protocol.keys import Signer
+from atoll.protocol.proofs import (
+    Equivocation,
+    Farewell,
+    Joining,
+    evidence_from_wire,
+    evidence_to_wire,
+    farewells_from_wire,
+    farewells_to_wire,
+    joining_from_wire,
+    joining_to_wire,
+)
 from atoll.protocol.wire import messages_pb2 as wire
 
 MEMBERS_MAX = 4096
@@ -64,7 +75,10 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Body:
-    """What a round decided. `anchor` is what the contributors started from; `members` are of round + 1."""
+    """What a round decided. `anchor` is what the contributors started from; `members` are of round + 1.
+
+    `evidence`, `joining` and `farewells` prove who comes and goes, where a run asks for proofs.
+    """
 
     run_id: Digest
     round: int
@@ -76,6 +90,9 @@ class Body:
     rejected: tuple[Rejection, ...] = ()
     blobs: tuple[BlobRef, ...] = ()
     fragment: int = 0
+    evidence: tuple[Equivocation, ...] = ()
+    joining: tuple[Joining, ...] = ()
+    farewells: tuple[Farewell, ...] = ()
 
     @cached_property
     def encoded(self) -> bytes:
@@ -110,6 +127,11 @@ def majority(members: int) -> int:
     return members // 2 + 1
 
 
+def liars_max(members: int) -> int:
+    """How many of so many members may lie where two thirds must agree. (Lamport, Shostak, Pease 1982)"""
+    return max(0, members - 1) // 3
+
+
 @dataclass(frozen=True, slots=True)
 class Genesis:
     """Commit 0: what the manifest says about the start."""
@@ -117,15 +139,24 @@ class Genesis:
     run_id: Digest
     anchor: Digest
     members: tuple[Member, ...]
+    votes: str = "majority"
+
+    def needed(self, members: int) -> int:
+        """Votes that certify a commit of a round of so many members."""
+        return majority(members) if self.votes == "majority" else members - liars_max(members)
 
 
 @dataclass(slots=True)
 class Ledger:
-    """The chain that this peer has verified. `height` is the round of its last commit."""
+    """The chain that this peer has verified. `height` is the round of its last commit.
+
+    `banned` are those against whom a commit holds evidence: they never become members again.
+    """
 
     genesis: Genesis
     commits: list[Commit] = field(default_factory=list)
     updates: int = 0
+    banned: set[PeerId] = field(default_factory=set)
 
     @property
     def height(self) -> int:
@@ -162,6 +193,7 @@ class Ledger:
         self.check(commit, signer)
         self.commits.append(commit)
         self.updates += commit.body.kind is Kind.UPDATE
+        self.banned.update(evidence.peer for evidence in commit.body.evidence)
 
     def check(self, commit: Commit, signer: Signer) -> None:
         body = commit.body
@@ -179,7 +211,7 @@ class Ledger:
         body = commit.body
         message = vote_message(body.run_id, body.round, commit.view, body.digest)
         voters = {member.peer for member in self.members}
-        need, valid = majority(len(voters)), 0
+        need, valid = self.genesis.needed(len(voters)), 0
         if len(commit.votes) > len(voters):
             raise RemoteProtocolError(f"commit {body.round} has more votes than members")
         for peer, signature in commit.votes:
@@ -190,7 +222,8 @@ class Ledger:
             voters.discard(peer)
             valid += 1
         if valid < need:
-            raise RemoteProtocolError(f"commit {body.round}: {valid} votes, {need} are a majority")
+            enough = "a majority" if self.genesis.votes == "majority" else "two thirds"
+            raise RemoteProtocolError(f"commit {body.round}: {valid} votes, {need} are {enough}")
 
 
 # ---- bytes --------------------------------------------------------------------------------------
@@ -229,6 +262,9 @@ def _body_to_wire(body: Body) -> wire.Body:
             wire.Member(peer=m.peer, role=wire.Role.Name(m.role), weight_from=m.weight_from, missed=m.missed)
             for m in body.members
         ],
+        evidence=evidence_to_wire(body.evidence),
+        joining=joining_to_wire(body.joining),
+        farewells=farewells_to_wire(body.farewells),
     )
 
 
@@ -255,6 +291,9 @@ def body_from_bytes(raw: bytes) -> Body:
         rejected=tuple(Rejection(PeerId(r.peer), r.reason) for r in message.rejected),
         blobs=tuple(ref_from_wire(ref) for ref in message.blobs),
         fragment=message.fragment,
+        evidence=evidence_from_wire(message.evidence),
+        joining=joining_from_wire(message.joining),
+        farewells=farewells_from_wire(message.farewells),
     )
     if body.encoded != raw:
         raise RemoteProtocolError("a commit body in another encoding than ours")

@@ -37,7 +37,8 @@ class RoundRules:
     `quorum` is the share of the workers whose offers make an update possible; then the leader waits for
     the others for `grace_share` of the time it took so far, within the two bounds. `train_ms_max` bounds
     the wait for the quorum itself. `deadline_ms` is what one frozen leader costs; it grows with the size
-    of the update as if links carried `bytes_per_s_min`.
+    of the update as if links carried `bytes_per_s_min`. `votes` says what certifies a commit: a `majority`
+    of members that may die but do not lie, or `two-thirds`, so that fewer than a third may lie as well.
     """
 
     rounds: int = 0
@@ -56,6 +57,7 @@ class RoundRules:
     owners_max: int = 64
     keep_rounds: int = 4
     late: str = "carry"
+    votes: str = "majority"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Manifest:
 
     def genesis(self, run_id: Digest) -> Genesis:
         members = tuple(Member(PeerId(peer), Role.WITNESS) for peer in sorted(self.membership.witnesses))
-        return Genesis(run_id, self.anchor, members)
+        return Genesis(run_id, self.anchor, members, self.rounds.votes)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
@@ -235,6 +237,12 @@ def check(manifest: Manifest, where: str) -> None:
     check_rounds(manifest.rounds, f"{where}: rounds")
     check_outer(manifest.outer, f"{where}: outer")
     check_membership(manifest.membership, f"{where}: membership")
+    _require(
+        manifest.rounds.votes == "majority" or manifest.membership.policy != "open",
+        f"votes = {manifest.rounds.votes!r} with policy = 'open'",
+        where,
+        "policy = 'token' or 'allowlist': else one liar joins as often as it likes",
+    )
 
 
 def _require(holds: bool, what: str, where: str, right: str) -> None:
@@ -292,6 +300,8 @@ def check_rounds(rules: RoundRules, where: str) -> None:
     _require(1 <= rules.owners_max <= 4096, f"owners_max = {rules.owners_max}", where, "1 to 4096")
     _require(2 <= rules.keep_rounds <= 1000, f"keep_rounds = {rules.keep_rounds}", where, "2 to 1000")
     _require(rules.late in ("carry", "drop"), f"late = {rules.late!r}", where, "'carry' or 'drop'")
+    known = ("majority", "two-thirds")
+    _require(rules.votes in known, f"votes = {rules.votes!r}", where, "'majority' or 'two-thirds'")
 
 
 def check_outer(outer: OuterRules, where: str) -> None:

@@ -16,14 +16,17 @@ from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.catchup import Catchup, rotated
-from atoll.protocol.duties import chain, leader, owner, repeat, rounds, voter, worker
+from atoll.protocol.duties import chain, leader, owner, repeat, rounds, stages, voter, worker
+from atoll.protocol.evidence import Notebook
 from atoll.protocol.ids import BlobRef, Digest, PeerId, readable
 from atoll.protocol.keys import Signer
 from atoll.protocol.leading import Leading, Outbox
 from atoll.protocol.ledger import Body, Ledger, Role
 from atoll.protocol.manifest import Manifest
 from atoll.protocol.owning import Owning
+from atoll.protocol.proofs import Equivocation, Farewell, Joining, Sighting, Signatures
 from atoll.protocol.terms import Terms
+from atoll.protocol.views import Views
 
 PEERS_MAX = 4096
 
@@ -45,6 +48,9 @@ class Saved:
     promised: tuple[int, int] = (0, 0)
     accepted: tuple[int, int, Body] | None = None
     proposed: tuple[int, int, Body] | None = None
+    certificate: Signatures = ()
+    prepared: tuple[int, Sighting] | None = None
+    evidence: tuple[Equivocation, ...] = ()
 
 
 class Peer:
@@ -57,11 +63,15 @@ class Peer:
     progress: int
     mine: e.Trained | None
     answered: set[PeerId]
+    views: Views
+    notebook: Notebook
     # of the view in progress, set by rounds.start_view
     view: int
     leading: Leading | None
     owning: Owning
     proposal: m.Propose | None
+    prepared: m.Vote | None
+    lock: m.Lock | None
     voted: m.Vote | None
     reported: dict[int, m.Held]
     planned: bool
@@ -85,6 +95,10 @@ class Peer:
         self.lost: set[PeerId] = set()
         self.joiners: dict[PeerId, tuple[Role, int]] = {}
         self.leavers: set[PeerId] = set()
+        self.evidence: dict[PeerId, Equivocation] = {e.peer: e for e in saved.evidence}
+        self.farewells: dict[PeerId, Farewell] = {}
+        self.joinings: dict[PeerId, Joining] = {}
+        self.vouchers: dict[PeerId, Digest] = {}
         self.found: tuple[PeerId, ...] = ()
         self.now_ms = 0
         self.out: list[a.Action] = []
@@ -197,6 +211,8 @@ def receive(peer: Peer, sender: PeerId, message: m.Message) -> None:
     elif sender not in peer.terms.voters:
         peer.refuse(sender, f"you are no member in round {peer.round}")
     elif peer.active:
+        if peer.terms.two_thirds:
+            rounds.hear_view(peer, sender, message)
         _IN_ROUND[type(message)](peer, sender, message)
 
 
@@ -231,6 +247,7 @@ _ANYWHERE: dict[type, Callable[[Peer, PeerId, Any], None]] = {
     m.Join: chain.on_join,
     m.Leave: chain.on_leave,
     m.Refuse: chain.on_refuse,
+    m.Accuse: stages.on_accuse,
 }
 
 _IN_ROUND: dict[type, Callable[[Peer, PeerId, Any], None]] = {
@@ -245,6 +262,7 @@ _IN_ROUND: dict[type, Callable[[Peer, PeerId, Any], None]] = {
     m.Plan: owner.on_plan,
     m.Cut: owner.on_cut,
     m.Propose: voter.on_propose,
+    m.Lock: stages.on_lock,
 }
 
 _PHASES: tuple[tuple[str, Callable[[Peer], bool]], ...] = (

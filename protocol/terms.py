@@ -13,7 +13,17 @@ from functools import cached_property
 
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import Digest, PeerId, digest_of, public_key_of
-from atoll.protocol.ledger import MEMBERS_MAX, Body, Contributor, Kind, Ledger, Member, Role, majority
+from atoll.protocol.ledger import (
+    MEMBERS_MAX,
+    Body,
+    Contributor,
+    Kind,
+    Ledger,
+    Member,
+    Role,
+    liars_max,
+    majority,
+)
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
 
 
@@ -50,14 +60,30 @@ class Terms:
 
     @cached_property
     def _order(self) -> list[PeerId]:
-        return by_hash(self.parent, self.voters, "leader")
+        """In two-thirds runs a rotation that lasts: a leader could choose a parent that lets friends lead."""
+        if not self.two_thirds:
+            return by_hash(self.parent, self.voters, "leader")
+        order = by_hash(self.run_id, self.voters, "leader")
+        first = self.round % len(order)
+        return order[first:] + order[:first]
 
     def leader(self, view: int) -> PeerId:
         return self._order[view % len(self._order)]
 
     @property
+    def two_thirds(self) -> bool:
+        """Whether some members may lie: every claim needs its proof then."""
+        return self.rules.votes == "two-thirds"
+
+    @property
+    def liars_max(self) -> int:
+        """How many members may lie; none where a majority of votes is enough."""
+        return liars_max(len(self.members)) if self.two_thirds else 0
+
+    @property
     def majority(self) -> int:
-        return majority(len(self.members))
+        """Votes that certify, and promises that let a later leader propose."""
+        return len(self.members) - self.liars_max if self.two_thirds else majority(len(self.members))
 
     @property
     def quorum(self) -> int:
@@ -82,10 +108,18 @@ class Terms:
         """How long a silent leader is borne; longer in later views, so that slow networks agree too."""
         return self.deadline_ms * min(4, 1 + view // 2)
 
-    def owners(self, participants: Collection[PeerId]) -> list[PeerId]:
-        """Who owns each part, spread evenly over the participants."""
-        order = by_hash(self.parent, participants, "owner")
-        return [order[part % len(order)] for part in range(len(self.part_bytes))]
+    def owners(self, participants: Collection[PeerId], view: int = 0) -> list[PeerId]:
+        """Who owns each part, spread evenly over the participants.
+
+        Where some may lie each part has two owners, the second ones behind all the first, and other views
+        have others: else two liars that own a part together could withhold it in every view.
+        """
+        if not self.liars_max or len(participants) < 2:
+            order = by_hash(self.parent, participants, "owner")
+            return [order[part % len(order)] for part in range(len(self.part_bytes))]
+        order = by_hash(self.parent, participants, f"owner {view}")
+        parts = range(len(self.part_bytes))
+        return [order[(part + copy) % len(order)] for copy in range(2) for part in parts]
 
 
 def eligible(members: Sequence[Member], round_: int) -> list[PeerId]:
@@ -152,6 +186,8 @@ def _membership_objection(terms: Terms, body: Body) -> str | None:
             return f"{member.peer} changed its role or weight"
         elif member.missed not in (0, was.missed + 1):
             return f"{member.peer} missed {was.missed} rounds, not {member.missed}"
+    if not terms.two_thirds and (body.evidence or body.joining or body.farewells):
+        return "proofs that this run does not ask for"
     return None
 
 

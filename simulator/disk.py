@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from atoll.protocol import actions as a
 from atoll.protocol.events import StateLoaded
-from atoll.protocol.ids import Digest
+from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.keys import Signer
 from atoll.protocol.ledger import Commit, Genesis, Ledger
 from atoll.protocol.peer import Saved
@@ -20,6 +20,8 @@ class Disk:
     promised: a.Promised | None = None
     accepted: a.Accepted | None = None
     proposed: a.Proposed | None = None
+    prepared: a.Prepared | None = None
+    evidence: dict[PeerId, a.Accused] = field(default_factory=dict)
     results: dict[Digest, int] = field(default_factory=dict)
     states: list[StateLoaded] = field(default_factory=list)
 
@@ -33,6 +35,10 @@ class Disk:
                 self.accepted = record
             case a.Proposed():
                 self.proposed = record
+            case a.Prepared():
+                self.prepared = record
+            case a.Accused(_, evidence):
+                self.evidence[evidence.peer] = record
 
     def keep(self, state: StateLoaded) -> None:
         """The newest states; older ones go."""
@@ -57,6 +63,10 @@ class Disk:
             saved.promised = (self.promised.round, self.promised.view)
         if self.accepted is not None:
             saved.accepted = (self.accepted.round, self.accepted.view, self.accepted.body)
+            saved.certificate = self.accepted.certificate
         if self.proposed is not None:
             saved.proposed = (self.proposed.round, self.proposed.view, self.proposed.body)
+        if self.prepared is not None:
+            saved.prepared = (self.prepared.round, self.prepared.seen)
+        saved.evidence = tuple(record.evidence for record in self.evidence.values())
         return saved

@@ -85,7 +85,8 @@ class Faults:
         """Whether a majority stays alive; now and then it need not."""
         members = self.world.members(self.world.height + 1)
         living = sum(self.world.hosts[member.peer].alive for member in members)
-        return living - 1 > len(members) // 2 or self.rng.random() < 0.1
+        needed = self.world.signed.genesis.needed(len(members))
+        return living - 1 >= needed or self.rng.random() < 0.1
 
     def _may_go(self) -> bool:
         """Those who go do not come back: a majority must remain, and enough workers for the run to go on.
@@ -96,10 +97,11 @@ class Faults:
         members = [member.peer for member in world.members(world.height + 1)]
         alive = [peer for peer in members if world.hosts[peer].alive]
         workers = sum(host.role is Role.WORKER and host.id not in gone for host in world.hosts.values())
+        needed = world.signed.genesis.needed
         return (
             world.updates > 0
             and workers > 1 + world.setting.peers // 2
-            and all(len(set(some) - gone) - 1 > len(some) // 2 for some in (members, alive))
+            and all(len(set(some) - gone) > needed(len(some)) for some in (members, alive))
         )
 
     # ---- kinds ----------------------------------------------------------------------------------

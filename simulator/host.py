@@ -29,6 +29,8 @@ LOST_NOTICED_SHARE = 0.5
 
 
 class Host:
+    lies = False
+
     def __init__(self, world: World, name: str, peer_id: PeerId, role: Role) -> None:
         self.world, self.name, self.id, self.role = world, name, peer_id, role
         self.signer = SimulatedSigner(peer_id, world.ring)

@@ -89,9 +89,11 @@ def run_network(
     seeds: Sequence[int],
     faults: str,
     progress: Callable[[Outcome], None] | None = None,
+    liars: int = 0,
+    votes: str = "majority",
 ) -> dict[str, Any]:
     """Try every seed; a dictionary that can be printed as JSON. ConfigError if the values make no sense."""
-    chosen = setting(peers, rounds, faults)
+    chosen = setting(peers, rounds, faults, liars, votes)
     began = time.perf_counter()
     outcomes = []
     for outcome in _outcomes(seeds, chosen):
@@ -149,5 +151,7 @@ def replay(seed: int, chosen: Setting) -> str:
     faults = "heavy" if chosen.faults == set(FAULTS) else ",".join(sorted(chosen.faults)) or "none"
     return (
         f"atoll simulate network --peers {chosen.peers} --rounds {chosen.rounds} "
-        f"--seeds {seed}:{seed + 1} --faults {faults} --trace"
+        f"--seeds {seed}:{seed + 1} --faults {faults}"
+        f"{f' --liars {chosen.liars}' if chosen.liars else ''}"
+        f"{f' --votes {chosen.votes}' if chosen.votes != 'majority' else ''} --trace"
     )

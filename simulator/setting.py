@@ -9,9 +9,10 @@ from functools import cache
 from atoll.protocol.errors import ConfigError
 from atoll.protocol.ids import PeerId
 from atoll.protocol.keys import Key
+from atoll.protocol.ledger import liars_max
 from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, RoundRules, SignedManifest, sign
 from atoll.simulator.content import NUMEL, initial_state
-from atoll.simulator.traps import MOMENTS
+from atoll.simulator.traps import MOMENTS, TWO_STAGES
 
 FAULTS = ("crash", "loss", "reorder", "partition", "freeze", "slow", "churn")
 PEERS_MAX = 256
@@ -24,12 +25,16 @@ class Setting:
     """`peers` workers, and one witness on top: the coordinator. `rounds` outer updates under faults.
 
     Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule.
+    Of the workers, `liars` lie: how is in `liars.py`, and `lies` chooses among the kinds.
     """
 
     peers: int
     rounds: int
     faults: frozenset[str] = frozenset()
     moments: tuple[str, ...] = tuple(MOMENTS)
+    votes: str = "majority"
+    liars: int = 0
+    lies: tuple[str, ...] = ()
 
     @property
     def joining_later(self) -> int:
@@ -37,13 +42,20 @@ class Setting:
         return max(1, self.peers // 4) if "churn" in self.faults else 0
 
 
-def setting(peers: int, rounds: int, faults: str) -> Setting:
+def setting(peers: int, rounds: int, faults: str, liars: int = 0, votes: str = "majority") -> Setting:
     """A checked setting; ConfigError says what would be right."""
     if not 1 <= peers <= PEERS_MAX:
         raise ConfigError(f"peers = {peers}", "simulate network", f"1 to {PEERS_MAX} workers")
     if not 1 <= rounds <= ROUNDS_MAX:
         raise ConfigError(f"rounds = {rounds}", "simulate network", f"1 to {ROUNDS_MAX}")
-    return Setting(peers, rounds, faults_of(faults))
+    if votes not in ("majority", "two-thirds"):
+        raise ConfigError(f"votes = {votes!r}", "simulate network", "'majority' or 'two-thirds'")
+    most = liars_max(peers + 1) if votes == "two-thirds" else 0
+    if not 0 <= liars <= most:
+        right = "--votes two-thirds" if votes == "majority" else f"at most {most} of {peers + 1} members"
+        raise ConfigError(f"liars = {liars}", "simulate network", right)
+    moments = (*MOMENTS, *TWO_STAGES) if votes == "two-thirds" else tuple(MOMENTS)
+    return Setting(peers, rounds, faults_of(faults), moments, votes, liars)
 
 
 def faults_of(text: str) -> frozenset[str]:
@@ -86,11 +98,14 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         retry_ms=300,
         lease_ms=3_000,
         start_workers=chosen.peers,
+        votes=chosen.votes,
     )
 
 
-def manifest_of(seed: int, chosen: Setting, witness: PeerId) -> SignedManifest:
+def manifest_of(seed: int, chosen: Setting, witness: PeerId, workers: tuple[PeerId, ...]) -> SignedManifest:
     """A real, signed manifest. The first member is the witness; the workers join it as outsiders do."""
+    policy = "open" if chosen.votes == "majority" else "allowlist"
+    allow = () if policy == "open" else workers
     return sign(
         Manifest(
             name=f"simulation {seed}",
@@ -99,7 +114,7 @@ def manifest_of(seed: int, chosen: Setting, witness: PeerId) -> SignedManifest:
             anchor_blobs=initial_state(),
             assignment=Assignment(STEPS, TOKENS),
             rounds=rules(seed, chosen),
-            membership=MembershipRules(witnesses=(witness,)),
+            membership=MembershipRules(policy, witnesses=(witness,), allow=allow),
         ),
         _authority(),
     )

@@ -26,6 +26,8 @@ MOMENTS: dict[str, type] = {
     "write proposed": a.Proposed,
     "write committed": a.Committed,
 }
+TWO_STAGES: dict[str, type] = {"lock": m.Lock, "write prepared": a.Prepared, "write evidence": a.Accused}
+"""Moments that only runs with two stages of agreement have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Trap:
 
     def springs(self, world: World, host: Host, action: a.Action) -> bool:
         """Whether this is the moment; then the action is done in part and its host is struck."""
-        kind, rest = MOMENTS[self.moment], action
+        kind, rest = (MOMENTS | TWO_STAGES)[self.moment], action
         if isinstance(action, a.Send) and isinstance(action.message, kind):
             count = round(self.share * len(action.to))
             host.send_to(action.to[:count], action.message)

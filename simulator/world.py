@@ -13,6 +13,7 @@ from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.ledger import Body, Commit, Member, Role
 from atoll.simulator.clock import Clock
 from atoll.simulator.host import Host
+from atoll.simulator.liars import Liar, kinds_of
 from atoll.simulator.links import Links
 from atoll.simulator.setting import Setting, manifest_of
 from atoll.simulator.signing import key_ring
@@ -35,7 +36,7 @@ class World:
         self.links = Links(random.Random(f"{seed} links"))
         self.ring = key_ring(seed, 1 + chosen.peers + chosen.joining_later)
         ids = list(self.ring.secrets)
-        self.signed = manifest_of(seed, chosen, ids[0])
+        self.signed = manifest_of(seed, chosen, ids[0], tuple(ids[1:]))
         self.trace = Trace(self) if traced else None
         self.traffic = Traffic()
         self.rejected: Counter[str] = Counter()
@@ -50,6 +51,10 @@ class World:
         for index, peer in enumerate(ids[1:], 1):
             self.hosts[peer] = Host(self, f"p{index}", peer, Role.WORKER)
         self.waiting_to_join = ids[1 + chosen.peers :]
+        chance = random.Random(f"{seed} liars")
+        for peer in chance.sample(ids[1 : 1 + chosen.peers], chosen.liars):
+            kinds = kinds_of(chosen.lies, chance)
+            self.hosts[peer] = Liar(self, self.hosts[peer].name, peer, kinds, random.Random(f"{seed} {peer}"))
 
     def _watch(self, watchers: Sequence[Any]) -> None:
         """Each watcher has the methods for what it wants to see."""
@@ -90,7 +95,12 @@ class World:
 
     @property
     def alive(self) -> list[Host]:
-        return [host for host in self.hosts.values() if host.alive]
+        """Those that are up and honest: whom faults strike, and of whom something is asked."""
+        return [host for host in self.hosts.values() if host.alive and not host.lies]
+
+    @property
+    def liars(self) -> list[Liar]:
+        return [host for host in self.hosts.values() if isinstance(host, Liar)]
 
     def known_to(self, host: Host) -> tuple[PeerId, ...]:
         return tuple(
@@ -127,6 +137,8 @@ class World:
         return False
 
     def sent(self, host: Host, receivers: tuple[PeerId, ...], message: Any) -> None:
+        if host.lies:
+            return
         self.traffic.count(message, len(receivers))
         for see in self._on_send:
             see(host, receivers, message)
@@ -135,11 +147,13 @@ class World:
         self.contributions.setdefault((host.id, event.round), []).append(event)
 
     def loaded(self, host: Host, state: e.StateLoaded) -> None:
-        for see in self._on_state:
+        for see in self._on_state if not host.lies else ():
             see(host, state)
 
     def committed(self, host: Host, commit: Commit) -> None:
         """A peer takes a commit into its ledger. The watchers see it before it becomes part of the chain."""
+        if host.lies:
+            return
         for see in self._on_commit:
             see(host, commit)
         if commit.body.round == len(self.chain) + 1:

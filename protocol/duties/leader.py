@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
-from atoll.protocol.duties import chain, rounds
+from atoll.protocol.duties import chain, rounds, stages
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading, Wait, decide
 from atoll.protocol.ledger import Body, Commit, Kind, Role, vote_message
+from atoll.protocol.proofs import Farewell
 from atoll.protocol.terms import objection
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ def react(peer: Peer) -> None:
         peer.why = f"hears {here} of {len(peer.terms.voters)} members"
         return
     proposed = peer.saved.proposed
-    if lead.bound_to is not None:
-        _propose(peer, lead, lead.bound_to, "a body that may have been committed")
-    elif proposed and proposed[:2] == (peer.round, peer.view):
+    if proposed and proposed[:2] == (peer.round, peer.view):
         _propose(peer, lead, proposed[2], "the body proposed before a restart")
+    elif lead.bound_to is not None:
+        _propose(peer, lead, lead.bound_to, "a body that may have been committed")
     elif lead.exchange is None:
         _decide(peer, lead)
     elif lead.cut_failed:
@@ -75,6 +76,8 @@ def _propose_new(peer: Peer, lead: Leading, kind: Kind, reason: str) -> None:
     assert peer.catchup.anchor is not None
     lead.leaving |= peer.leavers
     body = lead.make_body(kind, peer.catchup.anchor, _here(peer), _joiners(peer))
+    if peer.terms.two_thirds:
+        body = stages.settle(peer, body, _here(peer))
     _propose(peer, lead, body, reason)
 
 
@@ -91,6 +94,8 @@ def _here(peer: Peer) -> set[PeerId]:
 
 def _propose(peer: Peer, lead: Leading, body: Body, reason: str) -> None:
     """One body in a view, whatever happens: on disk before anybody hears of it."""
+    if peer.terms.two_thirds and not stages.sign(peer, lead, body):
+        return
     peer.why = f"proposed {body.kind.name.lower()} {body.round}: {reason}"
     lead.body = body
     peer.saved.proposed = (peer.round, peer.view, body)
@@ -109,11 +114,16 @@ def on_offer(peer: Peer, sender: PeerId, offer: m.Offer) -> None:
         peer.leading.rejected[sender] = "started from another anchor"
         peer.refuse(sender, "your offer starts from another anchor than the ledger's")
         return
+    if offer.leaving and peer.terms.two_thirds:
+        chain.take_farewell(peer, Farewell(sender, offer.round, offer.farewell))
     peer.leading.offer(sender, offer, peer.now_ms)
 
 
 def on_promise(peer: Peer, sender: PeerId, promise: m.Promise) -> None:
     if not rounds.follow(peer, promise.view) or peer.leading is None:
+        return
+    if peer.terms.two_thirds:
+        stages.on_promise(peer, peer.leading, sender, promise)
         return
     accepted, anchor = promise.accepted, peer.catchup.anchor
     if accepted is not None:
@@ -136,11 +146,20 @@ def on_held(peer: Peer, sender: PeerId, held: m.Held) -> None:
 def on_reduced(peer: Peer, sender: PeerId, reduced: m.Reduced) -> None:
     if rounds.follow(peer, reduced.view) and peer.leading is not None:
         peer.leading.reduced(sender, reduced)
+        if differ := peer.leading.disputed():
+            _move_parts(peer, peer.leading, ())
+            peer.why = f"sums of part {', '.join(map(str, differ))} differ: others sum again"
 
 
 def on_vote(peer: Peer, sender: PeerId, vote: m.Vote) -> None:
     lead = peer.leading
-    if not rounds.follow(peer, vote.view) or lead is None or lead.body is None or sender in lead.votes:
+    if not rounds.follow(peer, vote.view) or lead is None or lead.body is None:
+        return
+    if peer.terms.two_thirds:
+        if stages.count(peer, lead, sender, vote):
+            _commit(peer, lead, lead.body)
+        return
+    if sender in lead.votes:
         return
     message = vote_message(peer.terms.run_id, peer.round, peer.view, lead.body.digest)
     if vote.body != lead.body.digest or not peer.signer.verify(sender, message, vote.signature):
@@ -148,9 +167,13 @@ def on_vote(peer: Peer, sender: PeerId, vote: m.Vote) -> None:
         return
     lead.votes[sender] = vote.signature
     if len(lead.votes) >= peer.terms.majority:
-        commit = Commit(lead.body, peer.view, tuple(sorted(lead.votes.items())))
-        everybody = {*peer.terms.voters, *(member.peer for member in commit.body.members)}
-        chain.adopt(peer, (commit,), sorted(everybody - {peer.me}))
+        _commit(peer, lead, lead.body)
+
+
+def _commit(peer: Peer, lead: Leading, body: Body) -> None:
+    commit = Commit(body, peer.view, tuple(sorted(lead.votes.items())))
+    everybody = {*peer.terms.voters, *(member.peer for member in body.members)}
+    chain.adopt(peer, (commit,), sorted(everybody - {peer.me}))
 
 
 # ---- owners that keep a stage waiting -----------------------------------------------------------

@@ -23,6 +23,7 @@ def on_retry(peer: Peer) -> None:
     if not peer.is_member or peer.retries % ASK_EVERY == 0:
         _ask_around(peer)
     if peer.active:
+        rounds.announce(peer)
         _to_leader(peer)
         _as_leader(peer)
 
@@ -33,14 +34,19 @@ def _ask_around(peer: Peer) -> None:
         return
     peer.tell(others[peer.retries % len(others)], m.AskCommits(peer.round))
     if peer.ready and not (peer.is_member or peer.finishing or peer.terms.complete):
-        join = m.Join(peer.round, peer.config.role, peer.config.token)
-        peer.post([(tuple(dict.fromkeys(peer.terms.leader(view) for view in range(3))), join)])
+        join = m.Join(peer.round, peer.config.role, peer.config.token, chain.joining(peer))
+        views = range(max(3, peer.terms.liars_max + 1))
+        peer.post([(tuple(dict.fromkeys(peer.terms.leader(view) for view in views)), join)])
 
 
 def _to_leader(peer: Peer) -> None:
     """Whatever this member owes its leader; a sign of life at least."""
     if peer.leader == peer.me:
         return
+    if peer.evidence:
+        peer.tell(peer.leader, m.Accuse(peer.round, tuple(peer.evidence.values())))
+    if peer.prepared is not None:
+        peer.tell(peer.leader, peer.prepared)
     if peer.voted is not None:
         peer.tell(peer.leader, peer.voted)
     elif peer.owning.parts:
@@ -55,7 +61,7 @@ def _to_leader(peer: Peer) -> None:
     if peer.mine is None and peer.voted is None:
         peer.tell(peer.leader, m.Alive(peer.round, peer.view, peer.progress))
     if peer.finishing and peer.mine is None:
-        peer.tell(peer.leader, m.Leave(peer.round, "finish"))
+        peer.tell(peer.leader, m.Leave(peer.round, "finish", rounds.farewell(peer)))
 
 
 def _as_leader(peer: Peer) -> None:

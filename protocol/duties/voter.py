@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 from atoll.protocol import actions as a
 from atoll.protocol import messages as m
-from atoll.protocol.duties import rounds
+from atoll.protocol.duties import rounds, stages
 from atoll.protocol.ids import PeerId
 from atoll.protocol.ledger import vote_message
-from atoll.protocol.terms import objection
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
 
 
 def on_propose(peer: Peer, sender: PeerId, propose: m.Propose) -> None:
+    if peer.terms.two_thirds and not stages.may_take(peer, sender, propose):
+        return
     if not rounds.obey(peer, sender, propose.view):
         return
     accepted = peer.saved.accepted
@@ -32,7 +33,9 @@ def react(peer: Peer) -> None:
     proposal, anchor = peer.proposal, peer.catchup.anchor
     if proposal is None or peer.voted is not None or anchor is None or not (peer.ready and peer.active):
         return
-    if reason := objection(peer.terms, proposal.body, anchor):
+    if peer.prepared is not None and peer.lock is None:
+        return  # the first stage goes on
+    if reason := stages.objection(peer, proposal.body, anchor):
         peer.proposal = None
         peer.refuse(peer.leader, reason)
         return
@@ -40,14 +43,14 @@ def react(peer: Peer) -> None:
     for part, ref in missing:
         peer.fetch(ref, _holders(peer, proposal, part), "result")
     if not missing:
-        _vote(peer, proposal)
+        _vote(peer, proposal) if not peer.terms.two_thirds else stages.vote(peer, proposal)
 
 
 def _holders(peer: Peer, proposal: m.Propose, part: int) -> tuple[PeerId, ...]:
     """Whom to ask for a part: its owner, or whoever accepted the body before; at last the leader."""
     holders = proposal.holders
     if proposal.by_part:
-        holders = holders[part : part + 1]
+        holders = holders[part :: len(proposal.body.blobs)]
     return tuple(holder for holder in dict.fromkeys((*holders, peer.leader)) if holder != peer.me)
 
 

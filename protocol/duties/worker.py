@@ -65,7 +65,7 @@ def on_finish(peer: Peer, event: e.Finish) -> None:
     if event.now or not peer.active or peer.config.role is Role.WITNESS:
         if peer.is_member:
             receivers = tuple(voter for voter in peer.terms.voters if voter != peer.me)
-            peer.post([(receivers, m.Leave(peer.round, "left"))])
+            peer.post([(receivers, m.Leave(peer.round, "left", rounds.farewell(peer)))])
         rounds.end(peer, "left")
     else:
         rounds.offer(peer)

@@ -27,11 +27,26 @@ class CountedOnce:
         self.world.require(
             len(peers) == len(set(peers)), f"a contributor counts twice in commit {body.round}"
         )
+        if self.world.setting.liars:
+            self._clamped(body)
+            return
         self._weights(body)
         if body.kind is Kind.UPDATE:
             for part in range(len(body.blobs)):
                 self._part(body, part)
             self._whole(body)
+
+    def _clamped(self, body: Body) -> None:
+        """What liars cannot get past honest voters; how many tokens one really saw, only that one knows."""
+        world = self.world
+        members = {m.peer: m for m in world.members(body.round)}
+        for c in body.contributors:
+            member = members.get(c.peer)
+            may = member is not None and member.role is Role.WORKER and member.weight_from <= body.round
+            world.require(
+                may and 0 < c.weight <= world.signed.manifest.assignment.tokens,
+                f"the weight {c.weight} of {c.peer[-8:]} in commit {body.round} is not its due",
+            )
 
     def _weights(self, body: Body) -> None:
         world = self.world

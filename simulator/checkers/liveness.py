@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from atoll.simulator.world import World
 
 DEADLINES = 24
+DEADLINES_PER_LIAR = 12
 
 
 class Liveness:
@@ -24,7 +25,8 @@ class Liveness:
         self.world = world
         self.wanted = world.updates + FURTHER_UPDATES
         rules = world.signed.manifest.rounds
-        self.until_ms = world.clock.now_ms + DEADLINES * rules.deadline_ms
+        self.deadlines = DEADLINES + DEADLINES_PER_LIAR * world.setting.liars
+        self.until_ms = world.clock.now_ms + self.deadlines * rules.deadline_ms
 
     def reached(self) -> bool:
         return self.world.updates >= self.wanted and not any(self.lagging(host) for host in self.world.alive)
@@ -45,6 +47,6 @@ class Liveness:
             if (peer := host.peer) is not None
         ]
         return (
-            f"{len(behind)} peers lag {DEADLINES} deadlines after the faults: {self.wanted} updates wanted, "
-            + "; ".join(texts)
+            f"{len(behind)} peers lag {self.deadlines} deadlines after the faults: "
+            f"{self.wanted} updates wanted, " + "; ".join(texts)
         )

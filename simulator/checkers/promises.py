@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from atoll.protocol import messages as m
 from atoll.protocol.ids import Digest, PeerId
+from atoll.protocol.proofs import Stage
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host
@@ -26,7 +27,9 @@ class PromisesKept:
         if isinstance(message, m.Promise):
             self._promise(host, message)
         elif isinstance(message, m.Vote):
-            self._once("votes for", host, message.round, message.view, message.body)
+            first_stage = message.stage is Stage.PREPARE
+            what = "gives its first vote to" if first_stage else "votes for"
+            self._once(what, host, message.round, message.view, message.body)
             below = self.promised.get((host.id, message.round), 0)
             self.world.require(
                 message.view >= below,
