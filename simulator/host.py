@@ -137,6 +137,10 @@ class Host:
         """Whether a living process could give this blob."""
         return digest in self.memory or digest in self.disk.results
 
+    def gives(self, digest: Digest) -> bool:
+        """Whether it does give it to who asks."""
+        return self.has(digest)
+
     # ---- one method for each action -------------------------------------------------------------
 
     def _send(self, action: a.Send) -> None:
@@ -189,7 +193,7 @@ class Host:
             self,
             action.ref.size,
             action.holders,
-            lambda holder: holder.has(digest),
+            lambda holder: holder.gives(digest),
             lambda: self._arrived(digest, action.kind),
             lambda: self._not_arrived(digest),
         )

@@ -2,6 +2,7 @@
 
 A liar signs with its own key and with those of its fellow liars, and with no other. It may say anything to
 anybody, say it again later in another's name if that one said it once, keep silent, and withhold what it has.
+It joins as all others do: a run of n members bears floor((n - 1) / 3) liars, so all n must be there first.
 Its own peer believes what it did itself, so what a liar says is always near to what would be right.
 """
 
@@ -47,7 +48,7 @@ class Liar(Host):
         self._beat()
 
     def _beat(self) -> None:
-        for kind in self.kinds:
+        for kind in self.kinds if self.peer is not None and self.peer.is_member else ():
             kind.beat()
         self.world.clock.later(BEAT_MS, self.act, self.life, self._beat)
 
@@ -59,7 +60,7 @@ class Liar(Host):
 
     def send_to(self, receivers: tuple[PeerId, ...], message: Any) -> None:
         said: Said = [(receivers, message)]
-        for kind in self.kinds:
+        for kind in self.kinds if not isinstance(message, m.Join) else ():
             said = [lie for to, what in said for lie in kind.say(to, what)]
         for to, what in said:
             self.send_as_it_is(to, what)
@@ -67,8 +68,8 @@ class Liar(Host):
     def send_as_it_is(self, receivers: tuple[PeerId, ...], message: Any) -> None:
         super().send_to(tuple(to for to in receivers if to != self.id), message)
 
-    def has(self, digest: Digest) -> bool:
-        return super().has(digest) and all(kind.gives(digest) for kind in self.kinds)
+    def gives(self, digest: Digest) -> bool:
+        return super().gives(digest) and all(kind.gives(digest) for kind in self.kinds)
 
     # ---- what liars can do ----------------------------------------------------------------------
 
