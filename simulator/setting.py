@@ -36,6 +36,10 @@ class Setting:
     liars: int = 0
     lies: tuple[str, ...] = ()
 
+    def certifies(self, votes: int, members: int) -> bool:
+        """Whether so many are a majority, or more than two thirds: worked out here again."""
+        return 2 * votes > members if self.votes == "majority" else 3 * votes > 2 * members
+
     @property
     def joining_later(self) -> int:
         """Workers that come while the run is under way."""

@@ -34,6 +34,6 @@ class Certificates:
         )
         world.require(valid <= members, f"a vote of commit {body.round} is of no member")
         world.require(
-            len(valid) >= world.signed.genesis.needed(len(members)),
+            world.setting.certifies(len(valid), len(members)),
             f"{len(valid)} votes for commit {body.round} at {host.name} are no majority of {len(members)}",
         )

@@ -26,6 +26,6 @@ class HeldByMajority:
             holders = sum(member.has(ref.digest) for member in members if not member.lies)
             liars = sum(member.lies for member in members)
             world.require(
-                holders + liars >= world.signed.genesis.needed(len(members)),
+                world.setting.certifies(holders + liars, len(members)),
                 f"update {body.round} is committed at {host.name}, but held by {holders} of {len(members)}",
             )

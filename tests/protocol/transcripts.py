@@ -51,6 +51,9 @@ DEEDS: dict[str, Callable[[a.Action], bool]] = {
     "commits": writes(a.Committed),
     "loads a state": lambda action: isinstance(action, a.LoadState),
     "is asked to train": lambda action: isinstance(action, a.Train),
+    "locks": sends(m.Lock),
+    "gives its first vote": writes(a.Prepared),
+    "notes evidence": writes(a.Accused),
     "ends": lambda action: isinstance(action, a.Ended),
 }
 
