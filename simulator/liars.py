@@ -40,7 +40,7 @@ class Liar(Host):
         super().__init__(world, name, peer, Role.WORKER)
         self.rng = rng
         self.kinds = [LIES[kind](self) for kind in kinds]
-        self.false_states: dict[Digest, e.StateLoaded] = {}
+        self.led: tuple[int, int, Body] | None = None
         world.note(name, f"lies: {', '.join(kinds)}")
 
     def boot(self) -> None:
@@ -87,6 +87,17 @@ class Liar(Host):
         votes = self.votes(Stage.PREPARE, propose.round, propose.view, body.digest)
         return replace(propose, body=body, signature=votes[self.id])
 
+    def leads_with(self, propose: m.Propose, alter: Callable[[Body], Body]) -> m.Propose:
+        """Propose an altered body, the same one throughout a view, and count the votes for it."""
+        if self.led is None or self.led[:2] != (propose.round, propose.view):
+            self.led = (propose.round, propose.view, alter(propose.body))
+            lead, digest = self.peer.leading if self.peer is not None else None, self.led[2].digest
+            if lead is not None and (lead.terms.round, lead.view) == self.led[:2]:
+                lead.body = self.led[2]
+                lead.prepares = self.votes(Stage.PREPARE, *self.led[:2], digest)
+                lead.votes = self.votes(Stage.COMMIT, *self.led[:2], digest)
+        return self.signed(propose, self.led[2])
+
     def another(self, body: Body) -> Body:
         """Just as good as the first, and not the first."""
         return replace(body, rejected=(*body.rejected, Rejection(self.id, "another story")))
@@ -132,6 +143,9 @@ class TwoStories(Lie):
         if (message.round, message.view) != self.place:
             self._begin(message)
         bodies = list(self.told.values())
+        if self.liar.rng.random() < 0.2:  # to those who heard one story now the other
+            (one, first), (other, second) = bodies
+            bodies = [(one, second), (other, first)]
         return [
             (tuple(to for to in half if to in receivers), self.liar.signed(message, body))
             for body, half in bodies
@@ -251,7 +265,7 @@ class Unjustified(Lie):
     def say(self, receivers: tuple[PeerId, ...], message: Any) -> Said:
         if not isinstance(message, m.Propose) or message.view == 0:
             return [(receivers, message)]
-        lie = self.liar.signed(message, self.liar.another(message.body))
+        lie = self.liar.leads_with(message, self.liar.another)
         shown = lie.justification
         if shown is not None:
             blank = [replace(promise, accepted=None) for promise in shown.promises]
@@ -288,16 +302,18 @@ class Absurd(Lie):
     def say(self, receivers: tuple[PeerId, ...], message: Any) -> Said:
         if isinstance(message, m.Offer):
             return [(receivers, replace(message, tokens=(1 << 63) - 1, steps=(1 << 31) - 1))]
-        if isinstance(message, m.Cut):
+        if isinstance(message, m.Cut) and self.liar.rng.random() < 0.3:
             return [(receivers, replace(message, contributors=self._heavy(message.contributors)))]
         if (
             isinstance(message, m.Propose)
             and message.body.kind is Kind.UPDATE
             and self.liar.rng.random() < 0.5
         ):
-            heavy = replace(message.body, contributors=self._heavy(message.body.contributors))
-            return [(receivers, self.liar.signed(message, heavy))]
+            return [(receivers, self.liar.leads_with(message, self._overweight))]
         return [(receivers, message)]
+
+    def _overweight(self, body: Body) -> Body:
+        return replace(body, contributors=self._heavy(body.contributors))
 
     def _heavy(self, contributors: tuple[Contributor, ...]) -> tuple[Contributor, ...]:
         return tuple(replace(c, tokens=1 << 60, weight=1 << 60) for c in contributors)
@@ -377,7 +393,6 @@ class FalseStates(Lie):
     def _state(self, height: int, state: e.StateLoaded) -> m.State:
         blobs = tuple(BlobRef(digest_of(b"false", digest_bytes(ref.digest)), ref.size) for ref in state.blobs)
         anchor = digest_of(*(digest_bytes(ref.digest) for ref in blobs))
-        self.liar.false_states = {anchor: e.StateLoaded(height, anchor, blobs)}
         self.liar.disk.keep(e.StateLoaded(height, anchor, blobs))
         return m.State(height, anchor, blobs)
 
@@ -404,7 +419,7 @@ class Slanders(Lie):
     def say(self, receivers: tuple[PeerId, ...], message: Any) -> Said:
         if not isinstance(message, m.Propose):
             return [(receivers, message)]
-        return [(receivers, self.liar.signed(message, self._purged(message.body)))]
+        return [(receivers, self.liar.leads_with(message, self._purged))]
 
     def _purged(self, body: Body) -> Body:
         rng, world = self.liar.rng, self.liar.world

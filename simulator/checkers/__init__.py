@@ -14,6 +14,7 @@ from atoll.simulator.checkers.certificates import Certificates
 from atoll.simulator.checkers.counted_once import CountedOnce
 from atoll.simulator.checkers.equal_anchors import EqualAnchors
 from atoll.simulator.checkers.held_by_majority import HeldByMajority
+from atoll.simulator.checkers.nobody_pushed_out import NobodyPushedOut
 from atoll.simulator.checkers.one_history import OneHistory
 from atoll.simulator.checkers.promises import PromisesKept
 
@@ -27,5 +28,6 @@ def all_checkers() -> list[Any]:
         Certificates(),
         CountedOnce(),
         HeldByMajority(),
+        NobodyPushedOut(),
         Bounded(),
     ]

@@ -1,0 +1,45 @@
+"""Where leaders may lie: no honest member is banned, or left out but for long silence or by its own wish.
+
+And nobody becomes a member that did not boot, or against whom a commit holds evidence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atoll.protocol.ids import PeerId
+from atoll.protocol.ledger import Commit, liars_max
+
+if TYPE_CHECKING:
+    from atoll.simulator.host import Host
+    from atoll.simulator.world import World
+
+
+class NobodyPushedOut:
+    world: World
+
+    def __init__(self) -> None:
+        self.checked = 0
+        self.banned: set[PeerId] = set()
+
+    def on_commit(self, host: Host, commit: Commit) -> None:
+        body, world = commit.body, self.world
+        if world.setting.votes == "majority" or body.round <= self.checked:
+            return
+        self.checked = body.round
+        for evidence in body.evidence:
+            culprit = world.hosts[evidence.peer]
+            world.require(culprit.lies, f"{culprit.name} is banned by commit {body.round}, and is honest")
+            self.banned.add(evidence.peer)
+        next_peers = {member.peer for member in body.members}
+        leaving = {farewell.peer for farewell in body.farewells}
+        members = world.members(body.round)
+        for member in members:
+            silent = member.missed > liars_max(len(members))
+            world.require(
+                member.peer in next_peers | leaving | self.banned or silent,
+                f"{world.hosts[member.peer].name} is pushed out by commit {body.round}",
+            )
+        for peer in next_peers.difference(member.peer for member in members):
+            here = world.hosts[peer].life > 0 and peer not in self.banned
+            world.require(here, f"{world.hosts[peer].name} never asked for commit {body.round} to let it in")
