@@ -218,6 +218,7 @@ class WrongSums(Lie):
         if isinstance(message, m.Reduced):
             whose = b"all" if chance < 0.5 else self.liar.id.encode()
             wrong = digest_of(whose, str((message.round, message.part)).encode())
+            self.liar.memory[wrong] = message.round  # and it gives it to who asks
             return [(receivers, replace(message, blob=BlobRef(wrong, message.blob.size)))]
         if isinstance(message, m.Held) and chance < 0.5:
             return [(receivers, replace(message, peers=message.peers[: int(4 * chance)]))]
@@ -354,12 +355,18 @@ class Flood(Lie):
 
 
 class Bumps(Lie):
-    """Is always in a view far ahead of everybody."""
+    """Is always in a view ahead of everybody, by a step that looks fair or by one that does not."""
 
     def beat(self) -> None:
-        peer = self.liar.peer
+        for after_ms in (1, BEAT_MS // 3, 2 * BEAT_MS // 3):
+            self.liar.world.clock.later(after_ms, self.liar.act, self.liar.life, self._bump)
+
+    def _bump(self) -> None:
+        peer, rng = self.liar.peer, self.liar.rng
         if peer is not None:
-            view = peer.view + self.liar.rng.choice([1, 2, 3, 1000, (1 << 31) - 1])
+            view = peer.view + (
+                rng.randint(1, 3) if rng.random() < 0.95 else rng.choice([1000, (1 << 31) - 1])
+            )
             self.liar.send_as_it_is(self.liar.others, m.Alive(peer.round, view, 1))
             self.liar.send_as_it_is(self.liar.others, m.Prepare(peer.round, view))
 
