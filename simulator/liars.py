@@ -48,7 +48,7 @@ class Liar(Host):
         self._beat()
 
     def _beat(self) -> None:
-        for kind in self.kinds if self.peer is not None and self.peer.is_member else ():
+        for kind in self.lying:
             kind.beat()
         self.world.clock.later(BEAT_MS, self.act, self.life, self._beat)
 
@@ -60,7 +60,7 @@ class Liar(Host):
 
     def send_to(self, receivers: tuple[PeerId, ...], message: Any) -> None:
         said: Said = [(receivers, message)]
-        for kind in self.kinds if not isinstance(message, m.Join) else ():
+        for kind in self.lying:
             said = [lie for to, what in said for lie in kind.say(to, what)]
         for to, what in said:
             self.send_as_it_is(to, what)
@@ -70,6 +70,10 @@ class Liar(Host):
 
     def gives(self, digest: Digest) -> bool:
         return super().gives(digest) and all(kind.gives(digest) for kind in self.kinds)
+
+    @property
+    def lying(self) -> list[Lie]:
+        return self.kinds if self.peer is not None and self.peer.is_member else []
 
     # ---- what liars can do ----------------------------------------------------------------------
 

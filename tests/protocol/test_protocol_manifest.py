@@ -223,6 +223,7 @@ NAN = math.nan
         ("owners_max", [1, 4096], [0, 4097]),
         ("keep_rounds", [2, 1000], [0, 1, 1001]),
         ("late", ["carry", "drop"], ["", "Carry", "keep"]),
+        ("votes", ["majority", "two-thirds"], ["", "third", "Majority"]),
     ],
 )
 def test_round_rules_are_bounded(key: str, good: list[Any], bad: list[Any]) -> None:

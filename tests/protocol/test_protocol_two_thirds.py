@@ -1,0 +1,246 @@
+"""Proofs of two-thirds runs: what justifies a proposal, what convicts, who may come and go."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from protocol_samples import ANCHOR, RULES, RUN, digest, key, manifest, member, peer, terms, update, votes
+
+from atoll.protocol import evidence, justify, proven
+from atoll.protocol import messages as m
+from atoll.protocol.errors import ConfigError, RemoteProtocolError
+from atoll.protocol.evidence import Notebook
+from atoll.protocol.ids import Digest
+from atoll.protocol.ledger import Body, Commit, Genesis, Ledger, Role, liars_max
+from atoll.protocol.manifest import MembershipRules, check
+from atoll.protocol.proofs import (
+    Equivocation,
+    Farewell,
+    Joining,
+    Justification,
+    SignedPromise,
+    Signatures,
+    Stage,
+    farewell_message,
+    joining_message,
+    prepare_message,
+    promise_message,
+)
+from atoll.protocol.terms import objection
+from atoll.protocol.views import Views
+
+NAMES = ("w1", "w2", "w3", "coordinator")
+TERMS = terms(*NAMES, rules=dataclasses.replace(RULES, votes="two-thirds"), updates=1)
+BODY = update(TERMS, "w1", "w2", "w3")
+OTHER = dataclasses.replace(BODY, fragment=0, rejected=(), contributors=BODY.contributors[:2])
+VERIFY = key("w1").verify
+BY_PEER = {peer(name): name for name in (*NAMES, "w4", "w5", "w6")}
+OPEN = MembershipRules(witnesses=(peer("coordinator"),))
+
+
+def prepares(body: Body, names: Iterable[str], view: int = 0) -> Signatures:
+    message = prepare_message(RUN, 1, view, body.digest)
+    return tuple((peer(name), key(name).sign(message)) for name in names)
+
+
+def word(name: str, view: int, accepted: tuple[int, Digest] | None = None) -> SignedPromise:
+    return SignedPromise(peer(name), accepted, key(name).sign(promise_message(RUN, 1, view, accepted)))
+
+
+def proposal(body: Body, view: int, shown: Justification | None) -> m.Propose:
+    leader = BY_PEER[TERMS.leader(view)]
+    signature = key(leader).sign(prepare_message(RUN, 1, view, body.digest))
+    return m.Propose(1, view, body, signature=signature, justification=shown)
+
+
+def test_two_thirds_of_four_are_three() -> None:
+    assert [liars_max(n) for n in (0, 1, 3, 4, 6, 7, 16)] == [0, 0, 0, 1, 1, 2, 5]
+    assert (TERMS.majority, TERMS.liars_max) == (3, 1)
+
+
+def test_each_leads_once_in_a_rotation() -> None:
+    assert {TERMS.leader(view) for view in range(4)} == set(TERMS.voters)
+    following = dataclasses.replace(TERMS, round=2, parent=digest("ground"))
+    assert [following.leader(view) for view in range(3)] == [TERMS.leader(view + 1) for view in range(3)]
+
+
+def test_each_part_has_two_owners() -> None:
+    owners = TERMS.owners(TERMS.workers, 0)
+    assert all(one != other for one, other in zip(owners[:3], owners[3:], strict=True))
+
+
+# ---- justification ------------------------------------------------------------------------------
+
+CLAIM = (0, BODY.digest)
+SOUND = Justification((word("w1", 1, CLAIM), word("w2", 1), word("w3", 1)), prepares(BODY, NAMES[:3]))
+
+
+def test_a_free_and_a_bound_proposal_are_in_order() -> None:
+    free = Justification(tuple(word(name, 1) for name in NAMES[1:]))
+    assert justify.proposal_objection(TERMS, proposal(OTHER, 1, free), VERIFY) is None
+    assert justify.proposal_objection(TERMS, proposal(BODY, 1, SOUND), VERIFY) is None
+    assert justify.proposal_objection(TERMS, proposal(BODY, 0, None), VERIFY) is None
+
+
+@pytest.mark.parametrize(
+    ("propose", "said"),
+    [
+        (proposal(BODY, 1, None), "without promises"),
+        (proposal(OTHER, 1, SOUND), "another body than was accepted"),
+        (proposal(BODY, 2, SOUND), "a promise that its member did not sign"),
+        (dataclasses.replace(proposal(BODY, 0, None), signature=bytes(64)), "its leader did not sign"),
+        (proposal(BODY, 1, Justification(SOUND.promises[:2])), "2 promises, 3 are two thirds"),
+        (proposal(BODY, 1, Justification(SOUND.promises[:1] * 3)), "two of one"),
+        (proposal(BODY, 1, Justification((*SOUND.promises[:2], word("w9", 1)))), "of no member"),
+        (proposal(BODY, 1, Justification(SOUND.promises, prepares(BODY, ("w1", "w2")))), "of 2 votes"),
+        (proposal(BODY, 1, Justification(SOUND.promises, prepares(BODY, NAMES[:3], 1))), "did not sign"),
+        (proposal(BODY, 1, Justification(SOUND.promises, votes(BODY, NAMES[:3]))), "did not sign"),
+        (
+            proposal(BODY, 1, Justification((word("w1", 1, (1, BODY.digest)), *SOUND.promises[1:]))),
+            "could not",
+        ),
+    ],
+)
+def test_what_does_not_justify_is_refused(propose: m.Propose, said: str) -> None:
+    assert said in str(justify.proposal_objection(TERMS, propose, VERIFY))
+
+
+def test_a_leader_is_bound_by_the_highest_certificate() -> None:
+    promises = {peer(name): m.Promise(1, 2, None, word(name, 2).signature) for name in NAMES[:2]}
+    assert justify.justification(promises, TERMS, OTHER) is None, "two are not enough"
+    bound = word("w3", 2, (1, BODY.digest))
+    promises[peer("w3")] = m.Promise(1, 2, (1, BODY), bound.signature, prepares(BODY, NAMES[:3], 1))
+    assert justify.justification(promises, TERMS, OTHER) is None
+    shown = justify.justification(promises, TERMS, BODY)
+    assert justify.proposal_objection(TERMS, proposal(BODY, 2, shown), VERIFY) is None
+    assert justify.promise_objection(TERMS, peer("w3"), promises[peer("w3")], VERIFY) is None
+    bare = dataclasses.replace(promises[peer("w3")], certificate=())
+    assert "0 votes" in str(justify.promise_objection(TERMS, peer("w3"), bare, VERIFY))
+
+
+# ---- evidence -----------------------------------------------------------------------------------
+
+
+def found(name: str = "w2") -> Equivocation:
+    notebook, seen = Notebook(1), None
+    for body in (BODY, BODY, OTHER):
+        ((who, signature),) = prepares(body, (name,))
+        seen = notebook.note(who, 0, Stage.PREPARE, body.digest, signature)
+    assert seen is not None
+    return seen
+
+
+def test_two_votes_convict_and_nothing_else_does() -> None:
+    proof = found()
+    assert evidence.objection(RUN, proof, VERIFY) is None
+    for wrong in (
+        dataclasses.replace(proof, peer=peer("w3")),
+        dataclasses.replace(proof, view=1),
+        dataclasses.replace(proof, stage=Stage.COMMIT),
+        dataclasses.replace(proof, bodies=proof.bodies[:1] * 2, signatures=proof.signatures[:1] * 2),
+        dataclasses.replace(proof, round=1 << 63),
+    ):
+        assert evidence.objection(RUN, wrong, VERIFY) is not None
+
+
+def test_a_notebook_keeps_a_few_views() -> None:
+    notebook = Notebook(1)
+    for view in range(50):
+        assert notebook.note(peer("w1"), view, Stage.PREPARE, BODY.digest, b"") is None
+    assert len(notebook.seen) == evidence.VIEWS_KEPT
+    assert notebook.note(peer("w1"), 3, Stage.PREPARE, OTHER.digest, b"") is None, "long forgotten"
+    assert notebook.note(peer("w1"), 49, Stage.PREPARE, OTHER.digest, b"") is not None
+
+
+# ---- members ------------------------------------------------------------------------------------
+
+
+def judge(body: Body, banned: tuple[Any, ...] = ()) -> str | None:
+    return objection(TERMS, body, ANCHOR) or proven.objection(TERMS, body, OPEN, banned, VERIFY)
+
+
+def wish(name: str, round_: int = 1) -> Joining:
+    signature = key(name).sign(joining_message(RUN, round_, Role.WORKER))
+    return Joining(peer(name), round_, b"", signature)
+
+
+def claims(joining: Iterable[str] = (), leaving: Iterable[str] = (), culprits: Iterable[str] = ()) -> Any:
+    return proven.Claims(
+        {peer(n): (Role.WORKER, wish(n)) for n in joining},
+        {peer(n): Farewell(peer(n), 1, key(n).sign(farewell_message(RUN, 1))) for n in leaving},
+        {peer(n): found(n) for n in culprits},
+    )
+
+
+def test_what_a_leader_settles_its_voters_accept() -> None:
+    for told in (
+        claims(),
+        claims(["w4", "w5"]),
+        claims(leaving=["w1", "w2"]),
+        claims(["w4"], ["w1"], ["w2"]),
+    ):
+        body = proven.settle(BODY, TERMS, TERMS.voters, told)
+        assert judge(body) is None
+        assert len(body.joining) <= 1
+        assert len(body.farewells) <= 1
+    assert {m.peer for m in body.members} == {peer("w3"), peer("w4"), peer("coordinator")}
+    assert "banned" in str(judge(proven.settle(BODY, TERMS, TERMS.voters, claims(["w4"])), (peer("w4"),)))
+
+
+def test_silence_must_last_longer_than_liars_lead() -> None:
+    late = dataclasses.replace(TERMS, members=tuple(dataclasses.replace(m, missed=2) for m in TERMS.members))
+    settled = proven.settle(BODY, late, (), claims())
+    assert settled.members == (), "all were silent for too long"
+    assert proven.settle(BODY, TERMS, (), claims()).members != ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"members": BODY.members[1:]}, "is left out without proof"),
+        (
+            {"members": tuple(sorted((*BODY.members, member("w4", weight_from=3)), key=lambda m: m.peer))},
+            "not those",
+        ),
+        ({"evidence": (found(),)}, "is no member, or stays one"),
+        ({"evidence": (found(), found())}, "twice against one"),
+        ({"farewells": (Farewell(peer("w1"), 1, bytes(64)),), "members": ()}, "empty"),
+        ({"joining": (wish("w4"),)}, "not those"),
+    ],
+)
+def test_members_without_proof_get_no_vote(changes: dict[str, Any], said: str) -> None:
+    assert said in str(judge(dataclasses.replace(BODY, **changes)))
+
+
+def test_a_majority_run_asks_for_no_proofs() -> None:
+    given = terms(*NAMES, updates=1)
+    assert "does not ask for" in str(objection(given, dataclasses.replace(BODY, evidence=(found(),)), ANCHOR))
+
+
+# ---- views, ledger, manifest --------------------------------------------------------------------
+
+
+def test_one_word_moves_nobody() -> None:
+    views = Views()
+    views.hear(peer("w1"), 1 << 30)
+    assert (views.vouched(1), views.together(0, 3), views.together(1, 3)) == (0, True, False)
+    views.hear(peer("w2"), 2)
+    views.hear(peer("w2"), 1)
+    assert (views.vouched(1), views.together(2, 3), views.together(3, 3)) == (2, True, False)
+
+
+def test_a_ledger_asks_for_two_thirds_and_remembers_whom_it_bans() -> None:
+    ledger = Ledger(Genesis(RUN, ANCHOR, TERMS.members, "two-thirds"))
+    body = dataclasses.replace(BODY, evidence=(found(),))
+    with pytest.raises(RemoteProtocolError, match="2 votes, 3 are two thirds"):
+        ledger.append(Commit(body, 0, votes(body, NAMES[:2])), key("w1"))
+    ledger.append(Commit(body, 0, votes(body, NAMES[:3])), key("w1"))
+    assert ledger.banned == {peer("w2")}
+
+
+def test_an_open_run_cannot_ask_for_two_thirds() -> None:
+    with pytest.raises(ConfigError, match="one liar joins as often as it likes"):
+        check(manifest(dataclasses.replace(RULES, votes="two-thirds")), "manifest")
