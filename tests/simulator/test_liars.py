@@ -11,7 +11,7 @@ from atoll.simulator.liars import LIES
 from atoll.simulator.run import replay, run_network, trial
 from atoll.simulator.setting import setting
 
-SEEDS = 24
+SEEDS = 12
 
 
 def test_liars_of_all_kinds_neither_split_nor_stop_a_run() -> None:

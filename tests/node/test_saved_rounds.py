@@ -1,0 +1,26 @@
+"""What a two-thirds run must remember of a round in progress is on disk, and comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atoll.node.disk import Disk
+from atoll.protocol import actions as a
+from atoll.protocol.ids import PeerId, digest_of
+from atoll.protocol.ledger import Body, Kind, Member
+from atoll.protocol.peer import Saved
+from atoll.protocol.proofs import Equivocation, Sighting, Stage
+
+ONE, OTHER = digest_of(b"one"), digest_of(b"other")
+WHO = PeerId("somebody")
+
+
+def test_proofs_come_back_and_evidence_outlives_its_round(tmp_path: Path) -> None:
+    body = Body(ONE, 3, ONE, Kind.SKIP, ONE, (Member(WHO),))
+    evidence = Equivocation(WHO, 2, 1, Stage.PREPARE, (ONE, OTHER), (b"a", b"b"))
+    saved = Saved((3, 1), (3, 1, body), None, ((WHO, b"c"),), (3, Sighting(1, ONE, b"d")), (evidence,))
+    disk = Disk(tmp_path)
+    disk.persist(a.Accused(3, evidence), saved)
+    assert disk.load_saved(3) == saved
+    assert disk.load_saved(4) == Saved(evidence=(evidence,))
+    disk.close()
