@@ -62,7 +62,7 @@ def decide(
 
 
 def _gather(terms: Terms, joiners: int) -> Wait | Go:
-    wanted = 1 if terms.updates else terms.rules.start_workers
+    wanted = terms.workers_min
     present = len(terms.workers) + joiners
     if joiners and (present >= wanted or terms.updates):
         return Go(Kind.SKIP, f"{present} workers")

@@ -43,6 +43,7 @@ class Terms:
     assignment: Assignment
     part_bytes: tuple[int, ...]
     witnesses: frozenset[str] = frozenset()
+    banned: int = 0
 
     @cached_property
     def voters(self) -> tuple[PeerId, ...]:
@@ -93,7 +94,12 @@ class Terms:
     @property
     def gathering(self) -> bool:
         """Whether the run waits for workers instead of training."""
-        return len(self.eligible) < (1 if self.updates else self.rules.start_workers)
+        return len(self.eligible) < self.workers_min
+
+    @property
+    def workers_min(self) -> int:
+        """Workers that the run waits for; those that it banned will not come again."""
+        return 1 if self.updates else max(1, self.rules.start_workers - self.banned)
 
     @property
     def complete(self) -> bool:
@@ -239,4 +245,5 @@ def terms_of(ledger: Ledger, manifest: Manifest, part_bytes: Sequence[int]) -> T
         assignment=manifest.assignment,
         part_bytes=tuple(part_bytes),
         witnesses=frozenset(manifest.membership.witnesses),
+        banned=len(ledger.banned),
     )
