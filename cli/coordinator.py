@@ -47,7 +47,7 @@ def coordinator(
 
 def _config(run: RunFile, state_dir: Path, metrics: str) -> NodeConfig:
     from atoll.node.config import NodeConfig
-    from atoll.protocol.ledger import Role
+    from atoll.protocol.roster import Role
 
     here = run.coordinator
     return NodeConfig(

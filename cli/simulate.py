@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from atoll.cli.boundary import PromiseBroken
 from atoll.protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from atoll.simulator.setting import Setting
 
 SEEDS_MAX = 100_000
 FAILURES_SHOWN = 10
@@ -36,9 +40,17 @@ def network(
         str,
         typer.Option(
             metavar="LIST",
-            help="Some of crash, loss, reorder, partition, freeze, slow, churn; heavy is all, none is none.",
+            help="Some of crash, wipe, torn, full, corrupt, freeze, loss, twice, reorder, partition, "
+            "bandwidth, lag, slow, skew, suspect, churn, burst; heavy is all, none is none.",
         ),
     ] = "crash,loss,reorder",
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar="MODE",
+            help="dense, fragments, streaming, sparse or sparse-streaming; if none, the seed chooses.",
+        ),
+    ] = "",
     liars: Annotated[
         int, typer.Option(metavar="N", help="Workers that lie; fewer than a third of all members.")
     ] = 0,
@@ -47,6 +59,16 @@ def network(
     ] = "majority",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Write every event of one seed to stderr.")] = False,
+    shrink: Annotated[
+        Optional[Path],  # noqa: UP045  typer reads this at run time, also on Python 3.10
+        typer.Option(
+            metavar="FILE", help="Make the first failure small, and write it there as a transcript."
+        ),
+    ] = None,
+    replay: Annotated[
+        Optional[Path],  # noqa: UP045  typer reads this at run time, also on Python 3.10
+        typer.Option(metavar="FILE", help="Run a transcript again, traced; it decides all but --json."),
+    ] = None,
 ) -> None:
     """Check safety and liveness over many seeds.
 
@@ -57,15 +79,21 @@ def network(
 
     Exit code 1 if any seed fails: it is named, with the command that shows every event of it.
     """
-    chosen = seeds_of(seeds)
-    if trace:
-        if len(chosen) != 1:
-            raise ConfigError(f"--trace with {len(chosen)} seeds", "--seeds", "one seed, such as 7:8")
-        report = _traced(peers, rounds, chosen, faults, liars, votes)
+    from atoll.simulator.setting import setting
+
+    those, chosen = seeds_of(seeds), setting(peers, rounds, faults, mode, liars, votes)
+    if replay is not None:
+        report = _replayed(replay)
+    elif trace:
+        if len(those) != 1:
+            raise ConfigError(f"--trace with {len(those)} seeds", "--seeds", "one seed, such as 7:8")
+        report = _traced(those[0], chosen)
     else:
-        report = _tried(peers, rounds, chosen, faults, liars, votes)
+        report = _tried(those, chosen)
     print(json.dumps(report) if as_json else _told(report))
     if failures := report["failures"]:
+        if shrink is not None and replay is None:
+            _shrunk(failures[0]["seed"], chosen, shrink)
         raise PromiseBroken(_complaint(failures, report["seeds"]))
 
 
@@ -81,29 +109,58 @@ def seeds_of(text: str) -> range:
     return chosen
 
 
-def _tried(peers: int, rounds: int, seeds: range, faults: str, liars: int, votes: str) -> dict[str, Any]:
+def _tried(seeds: range, chosen: Setting) -> dict[str, Any]:
     """All seeds, with a bar on stderr for a person who waits."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from atoll.simulator.run import run_network
+    from atoll.simulator.run import try_seeds
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("seeds", total=len(seeds))
-        return run_network(peers, rounds, seeds, faults, lambda outcome: bar.advance(task), liars, votes)
+        return try_seeds(seeds, chosen, lambda outcome: bar.advance(task))
 
 
-def _traced(peers: int, rounds: int, seeds: range, faults: str, liars: int, votes: str) -> dict[str, Any]:
+def _traced(seed: int, chosen: Setting) -> dict[str, Any]:
     import time
 
     from atoll.simulator.run import summary, trial
-    from atoll.simulator.setting import setting
 
-    chosen, began = setting(peers, rounds, faults, liars, votes), time.perf_counter()
-    outcome = trial(seeds[0], chosen, traced=True)
+    began = time.perf_counter()
+    outcome = trial(seed, chosen, traced=True)
     for line in outcome.trace:
         print(line, file=sys.stderr)
     return summary([outcome], chosen, time.perf_counter() - began)
+
+
+def _shrunk(seed: int, chosen: Setting, path: Path) -> None:
+    from atoll.simulator import transcript
+    from atoll.simulator.shrink import shrink
+
+    case = shrink(seed, chosen)
+    transcript.write(path, case)
+    print(
+        f"seed {case.seed} with {case.setting.peers} peers, {case.setting.rounds} rounds and "
+        f"{len(case.strikes)} strikes fails likewise: atoll simulate network --replay {path}",
+        file=sys.stderr,
+    )
+
+
+def _replayed(path: Path) -> dict[str, Any]:
+    """A transcript's run, and whether it went as it did when the transcript was written."""
+    import time
+
+    from atoll.simulator import transcript
+    from atoll.simulator.run import summary
+
+    case, began = transcript.read(path), time.perf_counter()
+    outcome = case.run(traced=True)
+    for line in outcome.trace:
+        print(line, file=sys.stderr)
+    report = summary([outcome], case.setting, time.perf_counter() - began)
+    for failure in report["failures"]:
+        failure["replay"] = f"atoll simulate network --replay {path}"
+    return report | {"same_trace": transcript.digest_of_trace(outcome.trace) == case.trace}
 
 
 def _told(report: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from atoll.coordinator.publish import INVITE_FILE
 from atoll.coordinator.rpc import control_pb2 as rpc
 from atoll.coordinator.rpc.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
 from atoll.node.daemon import Daemon
-from atoll.protocol.ledger import Commit
+from atoll.protocol.commits import Commit
 
 COMMITS_MAX = 1000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from atoll.protocol.ledger import Role
+from atoll.protocol.roster import Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -25,12 +26,15 @@ from atoll.node.numbers import Numbers
 from atoll.node.training import Training
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
+from atoll.protocol.commits import Body
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, PeerId, short
-from atoll.protocol.ledger import Body, Ledger
+from atoll.protocol.keys import Signer
+from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import SignedManifest
-from atoll.protocol.messages import Message
+from atoll.protocol.messages import Elsewhere
 from atoll.protocol.peer import Peer, PeerConfig
+from atoll.protocol.wire.convert import decode_with_epoch
 
 EVENTS_MAX = 20_000
 KNOWN_MAX = 16
@@ -38,19 +42,35 @@ FOREVER = 1 << 60
 log = structlog.get_logger("atoll.daemon")
 
 
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A message about a commit that may be on its way through the queue: it is read when its turn comes."""
+
+    sender: PeerId
+    body: bytes
+
+
 class Daemon:
     """One peer of one run. `open` loads what is on disk, `run` lives until the peer's part is over."""
 
-    def __init__(self, signed: SignedManifest, network: Network, disk: Disk, token: bytes) -> None:
+    def __init__(
+        self,
+        signed: SignedManifest,
+        network: Network,
+        disk: Disk,
+        token: bytes,
+        authority: Signer | None = None,
+    ) -> None:
         self.signed, self.network, self.disk = signed, network, disk
         self.numbers = Numbers(signed.manifest)
         self.worker = ThreadPoolExecutor(1, "numbers")
         self.disk_worker = ThreadPoolExecutor(1, "disk")
-        self.config = PeerConfig(signed.manifest, network.config.role, self.numbers.part_bytes, token)
+        role, part_bytes = network.config.role, self.numbers.fragment_bytes
+        self.config = PeerConfig(signed.manifest, role, part_bytes, token, authority)
         self.training: Training | None = None
         self.evaluator: Evaluator | None = None
         self.history = History(network.traffic)
-        self._queue: asyncio.Queue[e.Event] = asyncio.Queue()
+        self._queue: asyncio.Queue[e.Event | _Unread] = asyncio.Queue()
         self._waiting: Counter[PeerId] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: BaseException | None = None
@@ -63,7 +83,7 @@ class Daemon:
         """Load ledger, promises, state and results; ConfigError if they are damaged."""
         key = self.network.identity.key
         ledger: Ledger = self.disk.load_ledger(self.signed, key)
-        self.peer = Peer(self.config, key, ledger, self.disk.load_saved(ledger.height + 1))
+        self.peer = Peer(self.config, key, ledger, self.disk.load_saved(ledger))
         self.network.store.put(self.signed.raw, round=FOREVER, kind="state")
         self.numbers.part_bytes(1)
         held = []
@@ -110,6 +130,8 @@ class Daemon:
             event = await self._queue.get()
             if self._failed is not None:
                 raise self._failed
+            if isinstance(event, _Unread):
+                event = self._read(event.sender, event.body)
             if isinstance(event, e.Received):
                 self._waiting[event.sender] -= 1
                 if not self._waiting[event.sender]:
@@ -133,13 +155,18 @@ class Daemon:
     def feed(self, event: e.Event) -> None:
         self._queue.put_nowait(event)
 
-    def take(self, sender: PeerId, message: Message) -> bool:
+    def take(self, sender: PeerId, body: bytes) -> bool:
         """A message of a proven sender; False if too many wait already."""
         if self._waiting[sender] >= QUEUED_PER_PEER_MAX or self._queue.qsize() >= EVENTS_MAX:
             return False
+        event = self._read(sender, body)
         self._waiting[sender] += 1
-        self.feed(e.Received(sender, message))
+        self._queue.put_nowait(_Unread(sender, body) if isinstance(event.message, Elsewhere) else event)
         return True
+
+    def _read(self, sender: PeerId, body: bytes) -> e.Received:
+        epoch, message = decode_with_epoch(body, self.peer.ledger.members_after)
+        return e.Received(sender, message, epoch)
 
     def _found(self, peers: tuple[PeerId, ...]) -> None:
         """Discovery knows these: ask them if nobody else answers, and remember a few for the next start."""
@@ -180,7 +207,7 @@ class Daemon:
         match action:
             case a.Send():
                 for peer in action.to:
-                    self.network.send(peer, action.message, self._lost)
+                    self.network.send(peer, action.message, action.epoch, self._lost)
             case a.SetTimer():
                 fired = e.TimerFired(action.timer)
                 asyncio.get_running_loop().call_later(action.after_ms / 1000, self.feed, fired)
@@ -192,6 +219,8 @@ class Daemon:
                 self._spawn(self._fetch(action))
             case a.Train() if self.training is not None:
                 self.training.train(action, self.peer.terms.updates * self.peer.terms.assignment.steps)
+            case a.Encode() if self.training is not None:
+                self._spawn(self.training.encode(action))
             case a.Settle() if self.training is not None:
                 self.training.settle(action)
             case a.Aggregate():
@@ -206,7 +235,7 @@ class Daemon:
                 self.network.reject(action.reason, peer=short(action.peer))
             case a.Ended():
                 log.info("ended", reason=action.reason)
-            case a.Train() | a.Settle():
+            case a.Train() | a.Encode() | a.Settle():
                 pass  # a witness does not train
 
     def _on_commit(self, record: a.Committed) -> None:

@@ -3,6 +3,7 @@
 lock                       held while a node runs here
 manifest.bin               the signed manifest
 ledger.log                 certified commits, appended: length, SHA-256, bytes
+snapshot.bin               what the log follows, signed by the authority, once older commits are pruned
 round.json                 promised, accepted and proposed in the round in progress; evidence of any
 results/<round>-<digest>   parts of updates, on disk before they are voted for
 state-<round>.safetensors  anchor and momentum after a round; the newest two
@@ -29,12 +30,23 @@ from safetensors.torch import save_file
 
 from atoll.node import saved_rounds
 from atoll.protocol import actions as a
+from atoll.protocol.commits import (
+    Body,
+    Commit,
+    UnknownParent,
+    body_from_bytes,
+    commit_from_bytes,
+    commit_to_wire,
+    snapshot_from_bytes,
+    snapshot_to_wire,
+)
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest
 from atoll.protocol.keys import Signer
-from atoll.protocol.ledger import Body, Commit, Ledger, body_from_bytes, commit_from_bytes, commit_to_wire
+from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import SignedManifest, open_manifest
 from atoll.protocol.peer import Saved
+from atoll.protocol.wire import messages_pb2 as wire
 
 STATES_KEPT = 2
 _RECORD = struct.Struct("<I32s")
@@ -124,20 +136,32 @@ class Disk:
         """Read and verify the ledger; what a crash tore off at the end is cut away."""
         path, ledger, good = self.folder / "ledger.log", Ledger(signed.genesis), 0
         raw = path.read_bytes() if path.exists() else b""
-        for end, record in _records(raw):
-            try:
-                ledger.append(commit_from_bytes(record), signer)
-            except RemoteProtocolError as error:
-                raise ConfigError(str(error), str(path), "the ledger of this run") from None
-            good = end
+        try:
+            self._load_snapshot(ledger, signer)
+            for end, record in _records(raw):
+                with contextlib.suppress(UnknownParent):  # from before the snapshot
+                    commit = commit_from_bytes(record, ledger.members_after)
+                    if commit.body.round > ledger.height:
+                        ledger.append(commit, signer)
+                good = end
+        except RemoteProtocolError as error:
+            raise ConfigError(str(error), str(path), "the ledger of this run") from None
         self._log = path.open("ab")
         self._log.truncate(good)
         os.fsync(self._log.fileno())
         return ledger
 
-    def load_saved(self, round_: int) -> Saved:
-        """What was promised, accepted and proposed in `round_`; nothing if the file is of another round."""
-        path = self.folder / "round.json"
+    def _load_snapshot(self, ledger: Ledger, signer: Signer) -> None:
+        path = self.folder / "snapshot.bin"
+        if path.exists():
+            snapshot = snapshot_from_bytes(path.read_bytes())
+            ledger.check_snapshot(snapshot, signer)
+            ledger.rebase(snapshot)
+
+    def load_saved(self, ledger: Ledger) -> Saved:
+        """What was promised, accepted and proposed in the round after the ledger; nothing if the file is of
+        another round."""
+        path, round_ = self.folder / "round.json", ledger.height + 1
         if not path.exists():
             return Saved()
         try:
@@ -147,8 +171,8 @@ class Disk:
                 return Saved(evidence=evidence)
             return Saved(
                 (round_, kept["promised"]),
-                _voted(round_, kept["accepted"]),
-                _voted(round_, kept["proposed"]),
+                _voted(ledger, kept["accepted"]),
+                _voted(ledger, kept["proposed"]),
                 saved_rounds.certificate(kept),
                 saved_rounds.prepared(kept),
                 evidence,
@@ -158,24 +182,53 @@ class Disk:
 
     def persist(self, record: a.Record, saved: Saved) -> None:
         """Bring one record to disk; `saved` is all that the peer has saved of its round."""
-        if isinstance(record, a.Committed):
-            self._append(record.commit)
-            return
-        kept = {
-            "round": record.round,
-            "promised": saved.promised[1] if saved.promised[0] == record.round else 0,
+        match record:
+            case a.Committed():
+                self._append(record.commit)
+            case a.Rewound():
+                self._rewind(record.round)
+            case a.Rebased():
+                raw = snapshot_to_wire(record.snapshot).SerializeToString()
+                write_atomic(self.folder / "snapshot.bin", raw)
+                self._rewrite(record.kept)
+            case _:
+                self._save_round(record.round, saved)
+
+    def _save_round(self, round_: int, saved: Saved) -> None:
+        kept: dict[str, Any] = {
+            "round": round_,
+            "promised": saved.promised[1] if saved.promised[0] == round_ else 0,
         }
         for name, voted in (("accepted", saved.accepted), ("proposed", saved.proposed)):
-            here = voted if voted is not None and voted[0] == record.round else None
+            here = voted if voted is not None and voted[0] == round_ else None
             kept[name] = here and {"view": here[1], "body": here[2].encoded.hex()}
-        kept |= saved_rounds.proofs(record.round, saved)
+        kept |= saved_rounds.proofs(round_, saved)
         write_atomic(self.folder / "round.json", json.dumps(kept).encode())
 
     def _append(self, commit: Commit) -> None:
-        raw = commit_to_wire(commit).SerializeToString()
-        self._log.write(_RECORD.pack(len(raw), hashlib.sha256(raw).digest()) + raw)
+        self._log.write(_record(commit_to_wire(commit).SerializeToString()))
         self._log.flush()
         os.fsync(self._log.fileno())
+
+    def _rewind(self, round_: int) -> None:
+        """Cut the log before a round, after the states that followed from it: whoever starts has no other."""
+        for state in self.states():
+            if state.round >= round_:
+                state.path.unlink(missing_ok=True)
+        kept = 0
+        for end, record in _records((self.folder / "ledger.log").read_bytes()):
+            if wire.Body.FromString(wire.Commit.FromString(record).body).round >= round_:
+                break
+            kept = end
+        self._log.truncate(kept)
+        os.fsync(self._log.fileno())
+
+    def _rewrite(self, commits: tuple[Commit, ...]) -> None:
+        """The log anew, with these commits only."""
+        path = self.folder / "ledger.log"
+        write_atomic(path, b"".join(_record(commit_to_wire(c).SerializeToString()) for c in commits))
+        self._log.close()
+        self._log = path.open("ab")
 
     # ---- results --------------------------------------------------------------------------------
 
@@ -263,8 +316,18 @@ def _records(raw: bytes) -> Iterator[tuple[int, bytes]]:
         yield at, record
 
 
-def _voted(round_: int, kept: dict[str, Any] | None) -> tuple[int, int, Body] | None:
-    return None if kept is None else (round_, int(kept["view"]), body_from_bytes(bytes.fromhex(kept["body"])))
+def _record(raw: bytes) -> bytes:
+    return _RECORD.pack(len(raw), hashlib.sha256(raw).digest()) + raw
+
+
+def _voted(ledger: Ledger, kept: dict[str, Any] | None) -> tuple[int, int, Body] | None:
+    """A body that was accepted or proposed; None if it follows a history that is no more."""
+    if kept is None:
+        return None
+    with contextlib.suppress(UnknownParent):
+        body = body_from_bytes(bytes.fromhex(kept["body"]), ledger.members_after)
+        return (ledger.height + 1, int(kept["view"]), body)
+    return None
 
 
 def _offsets(path: Path) -> tuple[int, ...]:

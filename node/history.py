@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from atoll.node.traffic import KINDS, Traffic
-from atoll.protocol.ledger import Commit
+from atoll.protocol.commits import Commit
 
 COMMITS_KEPT = 500
 ROUND_KINDS = ("contribution", "result", "control")

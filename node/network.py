@@ -40,8 +40,9 @@ WILDCARDS = ("0.0.0.0", "::")
 FIND_S, FIND_SLOW_S = 1.0, 15.0
 log = structlog.get_logger("atoll.network")
 
-Take = Callable[[PeerId, Message], bool]
-"""Takes a proven message; False if too many of this peer's wait already."""
+Take = Callable[[PeerId, bytes], bool]
+"""Takes the bytes of a proven message; False if too many of this peer's wait already. RemoteProtocolError
+says what is wrong with them."""
 
 
 def _hosts(multiaddrs: tuple[str, ...]) -> list[str]:
@@ -168,23 +169,22 @@ class Network:
 
     # ---- out ------------------------------------------------------------------------------------
 
-    def send(self, peer: PeerId, message: Message, lost: Callable[[PeerId], None]) -> None:
+    def send(self, peer: PeerId, message: Message, epoch: int, lost: Callable[[PeerId], None]) -> None:
         """Send in the background; `lost` is called if nobody answers there."""
         if len(self._tasks) >= SENDS_PENDING_MAX:
             self.rejected["own messages that found no place to wait"] += 1
             return
-        task = asyncio.ensure_future(self._send(peer, message, lost))
+        task = asyncio.ensure_future(self._send(peer, message, epoch, lost))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _send(self, peer: PeerId, message: Message, lost: Callable[[PeerId], None]) -> None:
+    async def _send(self, peer: PeerId, message: Message, epoch: int, lost: Callable[[PeerId], None]) -> None:
         await self.meet((peer,))
         if self.router.record_of(peer) is None:
             return  # the DHT will name it; the protocol repeats itself
         fresh = time.monotonic() - self._introduced.get(peer, -60.0) >= 60.0
-        envelope = seal(
-            self.identity.key, self.run_id, convert.encode(message), self.record if fresh else b""
-        )
+        body = convert.encode(message, epoch)
+        envelope = seal(self.identity.key, self.run_id, body, self.record if fresh else b"")
         try:
             receipt = await self.router.send(peer, envelope, SEND_S)
         except Unreachable as error:
@@ -206,14 +206,13 @@ class Network:
             sender, body = open_envelope(envelope, self.run_id)
             if envelope.record:
                 self._learn(sender, envelope.record)
-            message = convert.decode(body)
+            if self._take is None:
+                return refusal("this peer is still starting")
+            if not self._take(sender, body):
+                return refusal(f"{QUEUED_PER_PEER_MAX} of your messages wait already")
         except RemoteProtocolError as error:
             self.reject(str(error))
             return refusal(str(error))
-        if self._take is None:
-            return refusal("this peer is still starting")
-        if not self._take(sender, message):
-            return refusal(f"{QUEUED_PER_PEER_MAX} of your messages wait already")
         return wire.Receipt(accepted=True)
 
     def _learn(self, sender: PeerId, raw: bytes) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from atoll.node.exchange_rules import check_exchange
 from atoll.optim.codecs import codec
 from atoll.optim.digest import state_digest, tensor_digest
 from atoll.optim.feedback import Residual
@@ -28,6 +29,7 @@ class Numbers:
     """Anchor, momentum and residual, fp32 [numel], and what a round does with them."""
 
     def __init__(self, manifest: Manifest) -> None:
+        check_exchange(manifest.rounds, "manifest: rounds")
         self.numel = manifest.numel
         self.codec = codec(manifest.outer.codec)
         self.rule = NesterovRule(manifest.outer.learning_rate, manifest.outer.momentum)
@@ -47,6 +49,11 @@ class Numbers:
         sizes = [(self.codec.payload_bytes(stop - start), stop - start) for start, stop in self.bounds(parts)]
         self._numel_of.update(sizes)
         return tuple(size for size, _ in sizes)
+
+    def fragment_bytes(self, fragment: int, parts: int) -> tuple[int, ...]:
+        """As the protocol asks for it: the one fragment is the whole vector."""
+        assert fragment == 0
+        return self.part_bytes(parts)
 
     @property
     def encoded_bytes(self) -> int:

@@ -15,18 +15,20 @@ def proofs(round_: int, saved: Saved) -> dict[str, Any]:
     here = accepted is not None and accepted[0] == round_
     return {
         "certificate": [[peer, signature.hex()] for peer, signature in saved.certificate] if here else [],
-        "prepared": _sighting(prepared[1]) if prepared is not None and prepared[0] == round_ else None,
+        "prepared": _prepared(prepared) if prepared is not None and prepared[1] == round_ else None,
         "evidence": [_equivocation(evidence) for evidence in saved.evidence],
     }
 
 
-def _sighting(seen: Sighting) -> dict[str, Any]:
-    return {"view": seen.view, "body": seen.body, "signature": seen.signature.hex()}
+def _prepared(prepared: tuple[int, int, Sighting]) -> dict[str, Any]:
+    epoch, _, seen = prepared
+    return {"epoch": epoch, "view": seen.view, "body": seen.body, "signature": seen.signature.hex()}
 
 
 def _equivocation(evidence: Equivocation) -> dict[str, Any]:
     return {
         "peer": evidence.peer,
+        "epoch": evidence.epoch,
         "round": evidence.round,
         "view": evidence.view,
         "stage": evidence.stage.name,
@@ -40,12 +42,13 @@ def certificate(kept: dict[str, Any]) -> Signatures:
     return tuple((PeerId(peer), bytes.fromhex(signature)) for peer, signature in kept.get("certificate", ()))
 
 
-def prepared(kept: dict[str, Any]) -> tuple[int, Sighting] | None:
+def prepared(kept: dict[str, Any]) -> tuple[int, int, Sighting] | None:
     seen = kept.get("prepared")
     if seen is None:
         return None
     signature = bytes.fromhex(seen["signature"])
-    return int(kept["round"]), Sighting(int(seen["view"]), Digest(seen["body"]), signature)
+    sighting = Sighting(int(seen["view"]), Digest(seen["body"]), signature)
+    return int(seen["epoch"]), int(kept["round"]), sighting
 
 
 def evidence(kept: dict[str, Any]) -> tuple[Equivocation, ...]:
@@ -57,6 +60,7 @@ def _read(item: dict[str, Any]) -> Equivocation:
     first, second = (bytes.fromhex(signature) for signature in item["signatures"])
     return Equivocation(
         PeerId(item["peer"]),
+        int(item["epoch"]),
         int(item["round"]),
         int(item["view"]),
         Stage[item["stage"]],

@@ -32,8 +32,9 @@ from atoll.protocol.admission import token_for
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest
 from atoll.protocol.invite import Invite
-from atoll.protocol.ledger import Role
+from atoll.protocol.keys import Signer
 from atoll.protocol.manifest import SignedManifest, open_manifest
+from atoll.protocol.roster import Role
 
 MANIFEST_S = 30.0
 log = structlog.get_logger("atoll.node")
@@ -48,11 +49,13 @@ async def serve(
     invite: Invite | None,
     on_ready: OnReady,
     services: Sequence[Service] = (),
+    authority: Signer | None = None,
 ) -> str:
     """Run a node until it is stopped (SIGINT, SIGTERM, `atoll stop`) or its part is over; why it ended.
 
     `signed` is given by who publishes the run; everybody else names it by `invite`, or resumes what lies in
-    the state directory. `on_ready` gets the first status; `services` are further gRPC services on the admin
+    the state directory. `authority` is the run authority's key, where it lies here. `on_ready` gets the first
+    status; `services` are further gRPC services on the admin
     socket. Raises ConfigError, BootstrapFailed, OSError.
     """
     stop = _Stop()
@@ -73,7 +76,7 @@ async def serve(
         signed = signed or known or await _fetch_manifest(network, invite)
         disk.save_manifest(signed)
         token = token_for(config.secret, run_id, identity.peer) if config.secret else b""
-        daemon = Daemon(signed, network, disk, token)
+        daemon = Daemon(signed, network, disk, token, authority)
         stack.push_async_callback(daemon.close)
         started = await asyncio.get_running_loop().run_in_executor(None, daemon.open)
         await _start_workers(daemon, config, signed, started)

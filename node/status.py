@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from atoll.node.daemon import Daemon
-from atoll.protocol.ledger import Role
+from atoll.protocol.roster import Role
 
 
 def status(daemon: Daemon) -> dict[str, Any]:

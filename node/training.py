@@ -1,7 +1,7 @@
 """The daemon's side of training: one trainer process, one contribution at a time, and what becomes of it.
 
-The protocol says `Train` and later `Settle`. Between the two lie a trainer that may die, a round that may be
-over before the trainer is done, and an encoding that takes a while; whatever the order, each round's
+The protocol says `Train`, `Encode` and later `Settle`. Between them lie a trainer that may die, a round that
+may be over before the trainer is done, and an encoding that takes a while; whatever the order, each round's
 pseudo-gradient is offered once, and what no update took goes into the residual (or is dropped, by rule).
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+import torch
 
 from atoll.node.blobs import BlobStore
 from atoll.node.numbers import Numbers
@@ -34,6 +35,14 @@ class Contribution:
 
     round: int
     payloads: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A pseudo-gradient that was handed over and is not encoded yet."""
+
+    round: int
+    delta: torch.Tensor
 
 
 class Training:
@@ -57,6 +66,7 @@ class Training:
         self.inner_path: Path | None = None
         self._wanted: tuple[a.Train, int] | None = None
         self._wake = asyncio.Event()
+        self._pending: Pending | None = None
         self._contribution: Contribution | None = None
         self._settled: dict[int, a.Settle] = {}
         self._restarts = 0
@@ -99,10 +109,14 @@ class Training:
         """Learn what became of a round; it may still be in training."""
         self._settled = {settle.round: settle}
         self._cut_short(settle.round + 1)
-        contribution = self._contribution
+        pending, contribution = self._pending, self._contribution
+        if pending is not None and pending.round == settle.round:
+            self._pending = None
         if contribution is not None and contribution.round == settle.round:
             self._contribution = None
             self._in_worker(self._settle_contribution, contribution, settle)
+        elif pending is not None and pending.round == settle.round:
+            self._in_worker(self._numbers.carry, pending.delta, settle.late)
 
     def _cut_short(self, before_round: int) -> None:
         if self.trainer is not None and 0 < self._running < before_round:
@@ -146,11 +160,11 @@ class Training:
             result = await trainer.train(train.round, train.steps, index, count, first_step)
         finally:
             self._running = 0
-        await self._offer(train, result)
+        await self._hand_over(train, result)
         if self.inner_path is not None:
             await trainer.save_inner(self.inner_path)
 
-    async def _offer(self, train: a.Train, result: TrainResult) -> None:
+    async def _hand_over(self, train: a.Train, result: TrainResult) -> None:
         trainer, loop = self.trainer, asyncio.get_running_loop()
         assert trainer is not None
         if not result.finite or not result.tokens:
@@ -162,21 +176,30 @@ class Training:
         if late := self._settled.get(train.round):
             await loop.run_in_executor(self._worker, self._numbers.carry, trainer.delta, late.late)
             return
+        self._pending = Pending(train.round, trainer.delta)
+        self._feed(e.Trained(train.round, result.tokens, result.steps))
+
+    async def encode(self, order: a.Encode) -> None:
+        """Encode what was handed over, unless its round is over; the round may end meanwhile."""
+        pending = self._pending
+        if pending is None or pending.round != order.round:
+            return
+        self._pending, loop = None, asyncio.get_running_loop()
         encode = self._numbers.encode
         try:
-            payloads = tuple(await loop.run_in_executor(self._worker, encode, trainer.delta, train.parts))
+            payloads = tuple(await loop.run_in_executor(self._worker, encode, pending.delta, order.parts))
         except ValueError as error:
-            log.warning("nothing to contribute", round=train.round, reason=str(error))
+            log.warning("nothing to contribute", round=order.round, reason=str(error))
             return
-        contribution = Contribution(train.round, payloads)
-        if late := self._settled.get(train.round):
+        contribution = Contribution(order.round, payloads)
+        if late := self._settled.get(order.round):
             self._in_worker(self._settle_contribution, contribution, late)
             return
         self._contribution = contribution
         parts: tuple[BlobRef, ...] = tuple(
-            self._store.put(payload, round=train.round, kind="contribution") for payload in payloads
+            self._store.put(payload, round=order.round, kind="contribution") for payload in payloads
         )
-        self._feed(e.Trained(train.round, result.tokens, result.steps, parts))
+        self._feed(e.Encoded(order.round, parts))
 
     async def _restart(self, error: TrainerDied, wanted: tuple[a.Train, int]) -> None:
         """Start the trainer again from the anchor, and train the same round unless a newer one waits."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atoll.protocol.commits import Body, Commit, Snapshot
 from atoll.protocol.events import Timer
 from atoll.protocol.ids import BlobRef, Digest, PeerId
-from atoll.protocol.ledger import Body, Commit
 from atoll.protocol.messages import Message
 from atoll.protocol.proofs import Equivocation, Sighting, Signatures
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
+    """Send a message, with the epoch of this peer's ledger."""
+
     to: tuple[PeerId, ...]
     message: Message
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +37,27 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Run the worker from the anchor; its contribution is cut into `parts`. Replaces a round still running.
+    """Run the worker for a round, the present one or a later one. Replaces a round still running.
 
-    `shard` is (index, count): this member's place among those that train.
+    The contribution is to what the state is now of the round's fragment. `shard` is (index, count): this
+    member's place among those that train.
     """
 
     round: int
     steps: int
     shard: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """Encode what was trained for `round` in so many parts. Answered by Encoded.
+
+    A `lasting` contribution is on disk first, as a result is: it may become part of the update as it is.
+    """
+
+    round: int
     parts: int
+    lasting: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +74,11 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Take the outer step that this body decided; all its blobs are held. Answered by StateLoaded."""
+    """Take the outer step that this body decided for its fragment. Answered by StateLoaded.
+
+    All its blobs are held: the encoded mean in parts or, in a sparse exchange, the contributions in the order
+    of the contributors, to be summed with their weights.
+    """
 
     body: Body
 
@@ -110,6 +129,7 @@ class Accepted:
 class Prepared:
     """This peer's one first-stage vote of a view, and its leader's, which proves what was proposed."""
 
+    epoch: int
     round: int
     seen: Sighting
 
@@ -136,7 +156,22 @@ class Committed:
     commit: Commit
 
 
-Record = Promised | Accepted | Proposed | Prepared | Accused | Committed
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """Commits from `round` on are history no more, nor are states of these rounds: a recovery follows."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rebased:
+    """The ledger begins after this snapshot; of what is there already, the commits after it remain."""
+
+    snapshot: Snapshot
+    kept: tuple[Commit, ...]
+
+
+Record = Promised | Accepted | Proposed | Prepared | Accused | Committed | Rewound | Rebased
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +201,7 @@ Action = (
     | SetTimer
     | Fetch
     | Train
+    | Encode
     | Aggregate
     | Apply
     | Settle

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from atoll.protocol.ids import Digest, PeerId, digest_bytes, public_key_of
 from atoll.protocol.keys import Key, verify
-from atoll.protocol.ledger import Role
 from atoll.protocol.manifest import MembershipRules
+from atoll.protocol.roster import Role
 
 _DOMAIN = b"atoll admission 1"
 

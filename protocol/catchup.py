@@ -10,9 +10,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from atoll.protocol.actions import Action, Apply, Fetch, LoadState
+from atoll.protocol.commits import Kind
 from atoll.protocol.events import StateLoaded
-from atoll.protocol.ids import Digest, PeerId, digest_bytes, digest_of
-from atoll.protocol.ledger import Kind, Ledger
+from atoll.protocol.fragments import anchor_digest, start_digest
+from atoll.protocol.ids import Digest, PeerId, digest_of
+from atoll.protocol.ledger import Ledger
 from atoll.protocol.messages import State
 
 FETCHES_MAX = 3
@@ -28,6 +30,7 @@ class Catchup:
     loading: int | None = None
     failures: int = 0
     missing: set[Digest] = field(default_factory=set)
+    fragments: int = 1
 
     @property
     def round(self) -> int:
@@ -37,11 +40,26 @@ class Catchup:
     def anchor(self) -> Digest | None:
         return self.state.anchor if self.state else None
 
+    def start(self, round_: int) -> Digest | None:
+        """What contributions to `round_` start from, if this state has what came before of its fragment."""
+        state = self.state
+        if state is None or state.round < round_ - self.fragments:
+            return None
+        return start_digest(state.blobs, round_, self.fragments)
+
     def loaded(self, state: StateLoaded) -> None:
-        """An update was applied, or a whole state fetched. An older one changes nothing."""
+        """An update was applied, or a whole state fetched. One that is not waited for changes nothing."""
+        if state.round not in (self.applying, self.loading):
+            return
         self.applying, self.loading, self.failures = 0, None, 0
         if state.round > self.round:
             self.state = state
+
+    def rewound(self, round_: int) -> None:
+        """The rounds from this one on went otherwise: a state after one of them is of no use."""
+        self.applying, self.loading = 0, None
+        if self.round >= round_:
+            self.state = None
 
     def step(self, ledger: Ledger, held: Collection[Digest], me: PeerId) -> list[Action]:
         """The next action towards the head; none while one is under way or a state must be asked for."""
@@ -77,7 +95,10 @@ class Catchup:
 
     def _too_far(self, ledger: Ledger) -> bool:
         """Whether the blobs that a replay needs may be forgotten already, here and elsewhere."""
-        return self.state is not None and ledger.height - self.state.round > self.keep_rounds
+        state = self.state
+        return state is not None and (
+            ledger.height - state.round > self.keep_rounds or state.round < ledger.begin
+        )
 
     def take(
         self, state: State, sender: PeerId, ledger: Ledger, others: Sequence[PeerId]
@@ -85,7 +106,9 @@ class Catchup:
         """Whether an offered state is one to load: not ahead of the ledger, and not against it."""
         if not self.needs_state(ledger) or not self.round < state.round <= ledger.height:
             return None
-        if state.anchor != digest_of(*(digest_bytes(ref.digest) for ref in state.blobs)):
+        if state.anchor != anchor_digest(state.blobs):
+            return None
+        if state.round < ledger.begin:
             return None
         if state.round < ledger.height and ledger.commit(state.round + 1).body.anchor != state.anchor:
             return None

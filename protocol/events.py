@@ -27,10 +27,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message arrived whose sender is proven."""
+    """A message arrived whose sender is proven; `epoch` is that of the sender's ledger."""
 
     sender: PeerId
     message: Message
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,18 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The worker finished (or stopped early), and its encoded parts can be served."""
+    """The worker finished, or stopped early. What it did is encoded when `Encode` asks for it."""
 
     round: int
     tokens: int
     steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The contribution to `round` is encoded in parts that can be served."""
+
+    round: int
     parts: tuple[BlobRef, ...]
 
 
@@ -116,11 +124,29 @@ class Finish:
     now: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The volunteer wants its machine for itself: vote and keep up, but do not train; or go on."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """The researcher says that a majority is lost for good: a new epoch with `keep`, or whoever is here.
+
+    Only a peer that holds the authority's key can.
+    """
+
+    keep: tuple[PeerId, ...] = ()
+
+
 Event = (
     Started
     | Received
     | TimerFired
     | Trained
+    | Encoded
     | Progress
     | BlobArrived
     | BlobFailed
@@ -130,4 +156,6 @@ Event = (
     | PeerLost
     | Found
     | Finish
+    | Pause
+    | Recover
 )

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from atoll.protocol.commits import Body
 from atoll.protocol.ids import Digest, PeerId
-from atoll.protocol.ledger import Body
 from atoll.protocol.messages import Promise, Propose
 from atoll.protocol.proofs import (
     Justification,
@@ -29,11 +29,11 @@ def certificate_objection(
 ) -> str | None:
     """Why these are not the first-stage votes of enough members for this body, or None."""
     peers = {peer for peer, _ in votes}
-    if len(peers) != len(votes) or not peers.issubset(terms.voters):
+    if len(peers) != len(votes) or not peers.issubset(terms.voting):
         return "a certificate with votes of no member, or two of one"
     if len(peers) < terms.majority:
         return f"a certificate of {len(peers)} votes, {terms.majority} are two thirds"
-    message = prepare_message(terms.run_id, terms.round, view, body)
+    message = prepare_message(terms.place, view, body)
     if not all(verify(peer, message, signature) for peer, signature in votes):
         return "a certificate with a vote that its member did not sign"
     return None
@@ -53,7 +53,7 @@ def promise_objection(terms: Terms, peer: PeerId, promise: Promise, verify: Veri
 def _word_objection(terms: Terms, view: int, promise: SignedPromise, verify: Verify) -> str | None:
     if promise.accepted is not None and promise.accepted[0] >= view:
         return "a promise that accepted what it could not have"
-    message = promise_message(terms.run_id, terms.round, view, promise.accepted)
+    message = promise_message(terms.place, view, promise.accepted)
     if not verify(promise.peer, message, promise.signature):
         return "a promise that its member did not sign"
     return None
@@ -86,7 +86,7 @@ def justification(promises: Mapping[PeerId, Promise], terms: Terms, body: Body) 
 
 def proposal_objection(terms: Terms, propose: Propose, verify: Verify) -> str | None:
     """Why this may not be proposed in this view, or None."""
-    message = prepare_message(terms.run_id, terms.round, propose.view, propose.body.digest)
+    message = prepare_message(terms.place, propose.view, propose.body.digest)
     if not verify(terms.leader(propose.view), message, propose.signature):
         return "a proposal that its leader did not sign"
     if propose.view == 0:
@@ -98,7 +98,7 @@ def proposal_objection(terms: Terms, propose: Propose, verify: Verify) -> str | 
 
 def _promises_objection(terms: Terms, propose: Propose, shown: Justification, verify: Verify) -> str | None:
     peers = {promise.peer for promise in shown.promises}
-    if len(peers) != len(shown.promises) or not peers.issubset(terms.voters):
+    if len(peers) != len(shown.promises) or not peers.issubset(terms.voting):
         return "a proposal with promises of no member, or two of one"
     if len(peers) < terms.majority:
         return f"a proposal with {len(peers)} promises, {terms.majority} are two thirds"

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from atoll.protocol.commits import Body, Contributor, Kind, Rejection
 from atoll.protocol.ids import BlobRef, Digest, PeerId
-from atoll.protocol.ledger import Body, Contributor, Kind, Rejection, Role
 from atoll.protocol.messages import Column, Cut, Held, Lock, Message, Offer, Plan, Promise, Propose, Reduced
 from atoll.protocol.proofs import Justification
+from atoll.protocol.roster import Role
 from atoll.protocol.terms import Terms, next_members
 
 Outbox = list[tuple[tuple[PeerId, ...], Message]]
@@ -118,6 +119,12 @@ class Leading:
     def parts(self) -> int:
         return len(self.terms.part_bytes)
 
+    @property
+    def blobs(self) -> int:
+        """How many blobs an update has: those of other places are the same again."""
+        assert self.exchange is not None
+        return len(self.exchange.owners) if self.terms.rules.exchange == "sparse" else self.parts
+
     # ---- before the plan ------------------------------------------------------------------------
 
     def offer(self, sender: PeerId, offer: Offer, now_ms: int) -> None:
@@ -138,6 +145,14 @@ class Leading:
             self.offers[sender] = offer
         if self.quorum_ms is None and len(self.offers) >= self.terms.quorum:
             self.quorum_ms = now_ms
+
+    def strays(self, anchor: Digest) -> list[PeerId]:
+        """Take back the offers that start from another anchor, now that it is known; whose they were."""
+        found = [peer for peer, offer in self.offers.items() if offer.anchor != anchor]
+        for peer in found:
+            del self.offers[peer]
+            self.rejected[peer] = "started from another anchor"
+        return found
 
     @property
     def may_propose(self) -> bool:
@@ -344,7 +359,7 @@ class Leading:
             exchange is not None
             and exchange.cut is not None
             and len(exchange.reduced) == len(exchange.owners)
-            and all(ref == exchange.reduced[place % self.parts] for place, ref in exchange.reduced.items())
+            and all(ref == exchange.reduced[place % self.blobs] for place, ref in exchange.reduced.items())
         )
 
     def make_body(
@@ -358,13 +373,24 @@ class Leading:
             assert exchange is not None
             assert exchange.cut is not None
             contributors = exchange.cut
-            blobs = tuple(ref for _, ref in sorted(exchange.reduced.items())[: self.parts])
+            blobs = tuple(ref for _, ref in sorted(exchange.reduced.items())[: self.blobs])
         members = next_members(terms, {*heard}, self.leaving, joiners, kind)
         if not members:
             members = tuple(m for m in terms.members if m.peer in heard)
         rejected = self._rejections({c.peer for c in contributors}, kind)
         return Body(
-            terms.run_id, terms.round, terms.parent, kind, anchor, members, contributors, rejected, blobs
+            terms.run_id,
+            terms.round,
+            terms.parent,
+            kind,
+            anchor,
+            terms.members,
+            members,
+            contributors,
+            rejected,
+            blobs,
+            terms.fragment,
+            terms.epoch,
         )
 
     def _rejections(self, included: Collection[PeerId], kind: Kind) -> tuple[Rejection, ...]:

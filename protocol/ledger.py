@@ -1,135 +1,24 @@
-"""The ledger: a hash chain of commits, each signed by a majority of the members of its round.
+"""The ledger: a hash chain of commits, each signed by enough of those who vote in its round.
 
 Commit 0 is the signed run manifest; its digest is the run id and the parent of commit 1. A commit's body
-is hashed and signed as the exact bytes that travel. Votes are over (run, round, view, body digest): the
-view is not in the body, so a body proposed again in a later view is still the same commit.
+is hashed and signed as the exact bytes that travel (commits.py). Votes are over (run, round, view, body
+digest): the view is not in the body, so a body proposed again in a later view is still the same commit.
+
+A recovery is signed by the run authority alone, and begins a new epoch: it replaces whatever the ledger had
+from its round on. A snapshot, signed by the authority too, stands for all commits up to its round.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 
-from google.protobuf.message import DecodeError
-
+from atoll.protocol.commits import Commit, Kind, Snapshot, vote_message
 from atoll.protocol.errors import RemoteProtocolError
-from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_from_bytes, digest_of
+from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.keys import Signer
-from atoll.protocol.proofs import (
-    Equivocation,
-    Farewell,
-    Joining,
-    evidence_from_wire,
-    evidence_to_wire,
-    farewells_from_wire,
-    farewells_to_wire,
-    joining_from_wire,
-    joining_to_wire,
-)
-from atoll.protocol.wire import messages_pb2 as wire
+from atoll.protocol.roster import MEMBERS_MAX, VOTERS_MAX, Member, committee, liars_max, majority
 
-MEMBERS_MAX = 4096
-BODY_BYTES_MAX = 768 << 10
-_VOTE = b"atoll vote 1"
-
-
-class Role(enum.IntEnum):
-    WORKER = 0
-    WITNESS = 1
-
-
-class Kind(enum.IntEnum):
-    UPDATE = 0
-    SKIP = 1
-    SETTINGS = 2
-    RECOVERY = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One that votes. Its contributions weigh nothing before round `weight_from`."""
-
-    peer: PeerId
-    role: Role = Role.WORKER
-    weight_from: int = 1
-    missed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Contributor:
-    """Who took part, with the tokens and inner steps it processed and the weight that it was given."""
-
-    peer: PeerId
-    tokens: int
-    steps: int
-    weight: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    peer: PeerId
-    reason: str
-
-
-@dataclass(frozen=True)
-class Body:
-    """What a round decided. `anchor` is what the contributors started from; `members` are of round + 1.
-
-    `evidence`, `joining` and `farewells` prove who comes and goes, where a run asks for proofs.
-    """
-
-    run_id: Digest
-    round: int
-    parent: Digest
-    kind: Kind
-    anchor: Digest
-    members: tuple[Member, ...]
-    contributors: tuple[Contributor, ...] = ()
-    rejected: tuple[Rejection, ...] = ()
-    blobs: tuple[BlobRef, ...] = ()
-    fragment: int = 0
-    evidence: tuple[Equivocation, ...] = ()
-    joining: tuple[Joining, ...] = ()
-    farewells: tuple[Farewell, ...] = ()
-
-    @cached_property
-    def encoded(self) -> bytes:
-        return _body_to_wire(self).SerializeToString(deterministic=True)
-
-    @cached_property
-    def digest(self) -> Digest:
-        return digest_of(self.encoded)
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """A body and the votes that certify it."""
-
-    body: Body
-    view: int
-    votes: tuple[tuple[PeerId, bytes], ...]
-
-
-def vote_message(run_id: Digest, round_: int, view: int, body: Digest) -> bytes:
-    """What a member signs when it votes."""
-    return (
-        _VOTE
-        + digest_bytes(run_id)
-        + round_.to_bytes(8, "big")
-        + view.to_bytes(4, "big")
-        + digest_bytes(body)
-    )
-
-
-def majority(members: int) -> int:
-    return members // 2 + 1
-
-
-def liars_max(members: int) -> int:
-    """How many of so many members may lie where two thirds must agree. (Lamport, Shostak, Pease 1982)"""
-    return max(0, members - 1) // 3
+NOBODY = PeerId("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,180 +28,197 @@ class Genesis:
     run_id: Digest
     anchor: Digest
     members: tuple[Member, ...]
+    authority: PeerId = NOBODY
+    voters_max: int = VOTERS_MAX
     votes: str = "majority"
 
-    def needed(self, members: int) -> int:
-        """Votes that certify a commit of a round of so many members."""
-        return majority(members) if self.votes == "majority" else members - liars_max(members)
+    def needed(self, voters: int) -> int:
+        """Votes that certify a commit of a round in which so many vote."""
+        return majority(voters) if self.votes == "majority" else voters - liars_max(voters)
 
 
 @dataclass(slots=True)
 class Ledger:
     """The chain that this peer has verified. `height` is the round of its last commit.
 
-    `banned` are those against whom a commit holds evidence: they never become members again.
+    It begins after `base`, a snapshot, or with commit 1. `banned` are those against whom it holds evidence:
+    they never become members again.
     """
 
     genesis: Genesis
     commits: list[Commit] = field(default_factory=list)
     updates: int = 0
-    banned: set[PeerId] = field(default_factory=set)
+    base: Snapshot | None = None
+    banned: frozenset[PeerId] = frozenset()
+    _members: dict[Digest, tuple[Member, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._members[self.genesis.run_id] = self.genesis.members
+
+    @property
+    def begin(self) -> int:
+        """The round that the first kept commit follows."""
+        return self.base.round if self.base else 0
 
     @property
     def height(self) -> int:
-        return len(self.commits)
+        return self.begin + len(self.commits)
 
     @property
     def head(self) -> Digest:
-        return self.commits[-1].body.digest if self.commits else self.genesis.run_id
+        return self.digest_of_round(self.height)
+
+    @property
+    def epoch(self) -> int:
+        return self.commits[-1].body.epoch if self.commits else self.base.epoch if self.base else 0
 
     @property
     def members(self) -> tuple[Member, ...]:
         """The members of the round in progress."""
-        return self.commits[-1].body.members if self.commits else self.genesis.members
+        return self.members_of(self.height + 1)
 
     def members_of(self, round_: int) -> tuple[Member, ...]:
-        return self.genesis.members if round_ == 1 else self.commits[round_ - 2].body.members
+        if round_ > self.begin + 1:
+            return self.commit(round_ - 1).body.members
+        return self.base.members if self.base else self.genesis.members
+
+    def digest_of_round(self, round_: int) -> Digest:
+        if round_ > self.begin:
+            return self.commit(round_).body.digest
+        return self.base.head if self.base else self.genesis.run_id
+
+    def members_after(self, parent: Digest) -> tuple[Member, ...] | None:
+        """The members of the round that follows this commit, if it is one of ours."""
+        return self._members.get(parent)
 
     def commit(self, round_: int) -> Commit:
-        return self.commits[round_ - 1]
+        assert round_ > self.begin
+        return self.commits[round_ - 1 - self.begin]
 
     def since(self, round_: int, bytes_max: int) -> tuple[Commit, ...]:
         """Commits from `round_` on, as many as fit in one message (at least one)."""
         taken: list[Commit] = []
         size = 0
-        for commit in self.commits[max(round_, 1) - 1 :]:
-            size += len(commit.body.encoded) + 128 * len(commit.votes)
+        for commit in self.commits[max(round_ - 1 - self.begin, 0) :]:
+            size += len(commit.body.encoded) + 72 * len(commit.votes)
             if taken and size > bytes_max:
                 break
             taken.append(commit)
         return tuple(taken)
 
+    def first_after(self, epoch: int) -> int:
+        """The round of the first kept commit of a later epoch; what a peer of that epoch has to hear."""
+        if self.base and self.base.epoch > epoch:
+            return self.begin
+        later = (commit.body.round for commit in self.commits if commit.body.epoch > epoch)
+        return next(later, self.height + 1)
+
+    # ---- growing --------------------------------------------------------------------------------
+
     def append(self, commit: Commit, signer: Signer) -> None:
-        """Verify the next commit and take it in; RemoteProtocolError says why it is not the next one."""
+        """Verify the next commit and take it in; RemoteProtocolError says why it is not the next one.
+
+        A recovery may follow an earlier commit than the last: what came after that one is history no more.
+        """
         self.check(commit, signer)
+        self._rewind(commit.body.round - 1)
         self.commits.append(commit)
         self.updates += commit.body.kind is Kind.UPDATE
-        self.banned.update(evidence.peer for evidence in commit.body.evidence)
+        self.banned |= commit.body.convicted
+        self._members[commit.body.digest] = commit.body.members
+
+    def _rewind(self, height: int) -> None:
+        if self.height > height:
+            self.banned = self._banned_by(height)
+        while self.height > height:
+            gone = self.commits.pop().body
+            self.updates -= gone.kind is Kind.UPDATE
+            self._members.pop(gone.digest, None)
+
+    def _banned_by(self, round_: int) -> frozenset[PeerId]:
+        """Whom commits up to a round that is kept convict."""
+        earlier = frozenset(self.base.banned) if self.base else frozenset[PeerId]()
+        kept = self.commits[: max(0, round_ - self.begin)]
+        return earlier.union(*(commit.body.convicted for commit in kept))
+
+    def replaces(self, commit: Commit) -> bool:
+        """Whether it is a recovery of what this ledger has already."""
+        body = commit.body
+        return body.kind is Kind.RECOVERY and body.epoch > self.epoch and self.begin < body.round
 
     def check(self, commit: Commit, signer: Signer) -> None:
         body = commit.body
         if body.run_id != self.genesis.run_id:
             raise RemoteProtocolError("a commit of another run")
-        if body.round != self.height + 1:
+        if body.round != self.height + 1 and not (body.round <= self.height and self.replaces(commit)):
             raise RemoteProtocolError(f"commit {body.round} does not follow {self.height}")
-        if body.parent != self.head:
+        if body.parent != self.digest_of_round(body.round - 1):
             raise RemoteProtocolError(f"commit {body.round} has another parent")
         if not body.members or len(body.members) > MEMBERS_MAX:
             raise RemoteProtocolError(f"commit {body.round} names {len(body.members)} members")
-        self._check_votes(commit, signer)
+        if body.kind is Kind.RECOVERY:
+            self._check_recovery(commit, signer)
+        elif body.epoch != self.epoch:
+            raise RemoteProtocolError(f"commit {body.round} is of epoch {body.epoch}, not {self.epoch}")
+        else:
+            self._check_votes(commit, signer)
+
+    def _check_recovery(self, commit: Commit, signer: Signer) -> None:
+        body, authority = commit.body, self.genesis.authority
+        if body.epoch <= self.epoch:
+            raise RemoteProtocolError(f"recovery {body.round} does not begin a new epoch")
+        if body.contributors or body.blobs or [peer for peer, _ in commit.votes] != [authority]:
+            raise RemoteProtocolError(f"recovery {body.round} is not the authority's")
+        message = vote_message(body.run_id, body.round, commit.view, body.digest, body.epoch)
+        if not signer.verify(authority, message, commit.votes[0][1]):
+            raise RemoteProtocolError(f"recovery {body.round} is not signed by the authority")
+
+    def voters(self, round_: int) -> frozenset[PeerId]:
+        """Who may vote in a round that this ledger holds the parent of."""
+        members, parent = self.members_of(round_), self.digest_of_round(round_ - 1)
+        return frozenset(committee(members, parent, self.genesis.voters_max))
 
     def _check_votes(self, commit: Commit, signer: Signer) -> None:
         body = commit.body
-        message = vote_message(body.run_id, body.round, commit.view, body.digest)
-        voters = {member.peer for member in self.members}
-        need, valid = self.genesis.needed(len(voters)), 0
+        message = vote_message(body.run_id, body.round, commit.view, body.digest, body.epoch)
+        voters, seen = self.voters(body.round), set[PeerId]()
         if len(commit.votes) > len(voters):
             raise RemoteProtocolError(f"commit {body.round} has more votes than members")
         for peer, signature in commit.votes:
-            if peer not in voters:
-                raise RemoteProtocolError(f"commit {body.round}: {peer[:60]!r} is no member, or voted twice")
+            if peer not in voters or peer in seen:
+                raise RemoteProtocolError(f"commit {body.round}: {peer[:60]!r} has no vote, or voted twice")
             if not signer.verify(peer, message, signature):
                 raise RemoteProtocolError(f"commit {body.round}: the vote of {peer} is not signed by it")
-            voters.discard(peer)
-            valid += 1
-        if valid < need:
+            seen.add(peer)
+        if len(seen) < (need := self.genesis.needed(len(voters))):
             enough = "a majority" if self.genesis.votes == "majority" else "two thirds"
-            raise RemoteProtocolError(f"commit {body.round}: {valid} votes, {need} are {enough}")
+            raise RemoteProtocolError(f"commit {body.round}: {len(seen)} votes, {need} are {enough}")
 
+    # ---- snapshots ------------------------------------------------------------------------------
 
-# ---- bytes --------------------------------------------------------------------------------------
+    def snapshot(self, round_: int) -> Snapshot:
+        """What the ledger had come to after a round that is kept; unsigned."""
+        later = sum(c.body.kind is Kind.UPDATE for c in self.commits[round_ - self.begin :])
+        body = self.commit(round_).body
+        banned = tuple(sorted(self._banned_by(round_)))
+        return Snapshot(round_, body.epoch, body.digest, self.updates - later, body.members, banned=banned)
 
+    def check_snapshot(self, snapshot: Snapshot, signer: Signer) -> None:
+        """RemoteProtocolError unless the run authority signed it."""
+        if not 0 < len(snapshot.members) <= MEMBERS_MAX:
+            raise RemoteProtocolError(f"a snapshot of {len(snapshot.members)} members")
+        message = snapshot.message(self.genesis.run_id)
+        if not signer.verify(self.genesis.authority, message, snapshot.signature):
+            raise RemoteProtocolError("the snapshot is not signed by the run authority")
 
-def ref_to_wire(ref: BlobRef) -> wire.BlobRef:
-    return wire.BlobRef(digest=digest_bytes(ref.digest), size=ref.size)
-
-
-def ref_from_wire(ref: wire.BlobRef) -> BlobRef:
-    return BlobRef(digest_from_bytes(ref.digest), ref.size)
-
-
-def contributors_to_wire(contributors: Iterable[Contributor]) -> list[wire.Contributor]:
-    return [
-        wire.Contributor(peer=c.peer, tokens=c.tokens, steps=c.steps, weight=c.weight) for c in contributors
-    ]
-
-
-def contributors_from_wire(contributors: Iterable[wire.Contributor]) -> tuple[Contributor, ...]:
-    return tuple(Contributor(PeerId(c.peer), c.tokens, c.steps, c.weight) for c in contributors)
-
-
-def _body_to_wire(body: Body) -> wire.Body:
-    return wire.Body(
-        run_id=digest_bytes(body.run_id),
-        round=body.round,
-        parent=digest_bytes(body.parent),
-        fragment=body.fragment,
-        kind=wire.Kind.Name(body.kind),
-        contributors=contributors_to_wire(body.contributors),
-        rejected=[wire.Rejection(peer=r.peer, reason=r.reason) for r in body.rejected],
-        blobs=[ref_to_wire(ref) for ref in body.blobs],
-        anchor=digest_bytes(body.anchor),
-        members=[
-            wire.Member(peer=m.peer, role=wire.Role.Name(m.role), weight_from=m.weight_from, missed=m.missed)
-            for m in body.members
-        ],
-        evidence=evidence_to_wire(body.evidence),
-        joining=joining_to_wire(body.joining),
-        farewells=farewells_to_wire(body.farewells),
-    )
-
-
-def body_from_bytes(raw: bytes) -> Body:
-    """Read a body; RemoteProtocolError unless `raw` is exactly what its content encodes to."""
-    if len(raw) > BODY_BYTES_MAX:
-        raise RemoteProtocolError(f"a body has at most {BODY_BYTES_MAX} bytes, not {len(raw)}")
-    try:
-        message = wire.Body.FromString(raw)
-        kind = Kind(message.kind)
-        members = tuple(
-            Member(PeerId(m.peer), Role(m.role), m.weight_from, m.missed) for m in message.members
+    def rebase(self, snapshot: Snapshot) -> None:
+        """Begin after this (verified) snapshot: older commits go, and those that follow another history."""
+        ours = self.begin < snapshot.round <= self.height and (
+            self.digest_of_round(snapshot.round) == snapshot.head
         )
-    except (DecodeError, ValueError):
-        raise RemoteProtocolError("not a commit body") from None
-    body = Body(
-        run_id=digest_from_bytes(message.run_id),
-        round=message.round,
-        parent=digest_from_bytes(message.parent),
-        kind=kind,
-        anchor=digest_from_bytes(message.anchor),
-        members=members,
-        contributors=contributors_from_wire(message.contributors),
-        rejected=tuple(Rejection(PeerId(r.peer), r.reason) for r in message.rejected),
-        blobs=tuple(ref_from_wire(ref) for ref in message.blobs),
-        fragment=message.fragment,
-        evidence=evidence_from_wire(message.evidence),
-        joining=joining_from_wire(message.joining),
-        farewells=farewells_from_wire(message.farewells),
-    )
-    if body.encoded != raw:
-        raise RemoteProtocolError("a commit body in another encoding than ours")
-    return body
-
-
-def commit_to_wire(commit: Commit) -> wire.Commit:
-    votes = [wire.VoteSignature(peer=peer, signature=signature) for peer, signature in commit.votes]
-    return wire.Commit(body=commit.body.encoded, view=commit.view, votes=votes)
-
-
-def commit_from_wire(message: wire.Commit) -> Commit:
-    votes = tuple((PeerId(vote.peer), vote.signature) for vote in message.votes)
-    return Commit(body_from_bytes(message.body), message.view, votes)
-
-
-def commit_from_bytes(raw: bytes) -> Commit:
-    """Read a commit as `commit_to_wire(...).SerializeToString()` wrote it."""
-    try:
-        return commit_from_wire(wire.Commit.FromString(raw))
-    except DecodeError:
-        raise RemoteProtocolError("not a commit") from None
+        kept = self.commits[snapshot.round - self.begin :] if ours else []
+        self.base, self.commits = snapshot, kept
+        self.updates = snapshot.updates + sum(c.body.kind is Kind.UPDATE for c in kept)
+        self.banned = self._banned_by(self.height)
+        self._members = {snapshot.head: snapshot.members}
+        self._members |= {commit.body.digest: commit.body.members for commit in kept}

@@ -18,12 +18,14 @@ from google.protobuf.message import DecodeError
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_of, public_key_of
 from atoll.protocol.keys import Key, verify
-from atoll.protocol.ledger import Genesis, Member, Role
+from atoll.protocol.ledger import Genesis
+from atoll.protocol.roster import MEMBERS_MAX, Member, Role
 from atoll.protocol.wire import messages_pb2 as wire
 
 FORMAT = 1
 STEPS_MAX, TOKENS_MAX = 10**9, 1 << 40
 COUNT_MAX = 10**9
+FRAGMENTS_MAX = 256
 """No rule needs a larger number; the wire's integers and sums of weights hold them all."""
 MANIFEST_BYTES_MAX = 256 << 10
 _DOMAIN = b"atoll run manifest 1"
@@ -37,8 +39,11 @@ class RoundRules:
     `quorum` is the share of the workers whose offers make an update possible; then the leader waits for
     the others for `grace_share` of the time it took so far, within the two bounds. `train_ms_max` bounds
     the wait for the quorum itself. `deadline_ms` is what one frozen leader costs; it grows with the size
-    of the update as if links carried `bytes_per_s_min`. `votes` says what certifies a commit: a `majority`
-    of members that may die but do not lie, or `two-thirds`, so that fewer than a third may lie as well.
+    of the update as if links carried `bytes_per_s_min`. Round t is for one of `fragments` of the model, and
+    training may run `overlap` rounds ahead of the ledger. In a sparse `exchange` the contributions
+    themselves are the update; in a dense one owners sum parts of them first. `votes` says what certifies a
+    commit: a `majority` of members that may die but do not lie, or `two-thirds`, so that fewer than a third
+    may lie as well; then all members vote, whatever `voters_max` says.
     """
 
     rounds: int = 0
@@ -55,9 +60,19 @@ class RoundRules:
     probation_rounds: int = 1
     start_workers: int = 1
     owners_max: int = 64
+    voters_max: int = 64
     keep_rounds: int = 4
+    snapshot_rounds: int = 256
     late: str = "carry"
+    fragments: int = 1
+    overlap: int = 0
+    exchange: str = "dense"
     votes: str = "majority"
+
+    @property
+    def committee_max(self) -> int:
+        """How many vote at most: all, where some may lie, as a part of them could be liars only."""
+        return MEMBERS_MAX if self.votes == "two-thirds" else self.voters_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +125,9 @@ class Manifest:
 
     def genesis(self, run_id: Digest) -> Genesis:
         members = tuple(Member(PeerId(peer), Role.WITNESS) for peer in sorted(self.membership.witnesses))
-        return Genesis(run_id, self.anchor, members, self.rounds.votes)
+        rules = self.rounds
+        authority = PeerId(self.authority)
+        return Genesis(run_id, self.anchor, members, authority, rules.committee_max, rules.votes)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
@@ -262,11 +279,15 @@ def _check_shape(manifest: Manifest, where: str) -> None:
         "parameters of the model, at least 1",
     )
     sizes = [ref.size for ref in manifest.anchor_blobs]
+    anchors, momenta = sizes[::2], sizes[1::2]
     _require(
-        sizes == [4 * manifest.numel] * 2,
-        f"anchor_blobs of {sizes} bytes",
+        len(anchors) == manifest.rounds.fragments
+        and anchors == momenta
+        and all(size > 0 and size % 4 == 0 for size in anchors)
+        and sum(anchors) == 4 * manifest.numel,
+        f"anchor_blobs of {sizes[:8]} bytes",
         where,
-        "anchor and momentum, fp32",
+        "anchor and momentum, fp32" + (", of each fragment" if manifest.rounds.fragments > 1 else ""),
     )
     for ref in manifest.anchor_blobs:
         _hex(ref.digest, ref.digest, where, "a SHA-256")
@@ -293,13 +314,21 @@ def check_rounds(rules: RoundRules, where: str) -> None:
         ("missed_max", 0),
         ("probation_rounds", 0),
         ("start_workers", 1),
+        ("snapshot_rounds", 0),
         ("bytes_per_s_min", 1),
     ):
         value = getattr(rules, key)
         _require(least <= value <= COUNT_MAX, f"{key} = {value}", where, f"{least} to {COUNT_MAX}")
     _require(1 <= rules.owners_max <= 4096, f"owners_max = {rules.owners_max}", where, "1 to 4096")
+    _require(1 <= rules.voters_max <= 4096, f"voters_max = {rules.voters_max}", where, "1 to 4096")
     _require(2 <= rules.keep_rounds <= 1000, f"keep_rounds = {rules.keep_rounds}", where, "2 to 1000")
     _require(rules.late in ("carry", "drop"), f"late = {rules.late!r}", where, "'carry' or 'drop'")
+    fits = 1 <= rules.fragments <= FRAGMENTS_MAX
+    _require(fits, f"fragments = {rules.fragments}", where, f"1 to {FRAGMENTS_MAX}")
+    fits = 0 <= rules.overlap < rules.fragments
+    _require(fits, f"overlap = {rules.overlap}", where, f"0 to {rules.fragments - 1}, less than fragments")
+    fits = rules.exchange in ("dense", "sparse")
+    _require(fits, f"exchange = {rules.exchange!r}", where, "'dense' or 'sparse'")
     known = ("majority", "two-thirds")
     _require(rules.votes in known, f"votes = {rules.votes!r}", where, "'majority' or 'two-thirds'")
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atoll.protocol.commits import Body, Commit, Contributor, Snapshot
 from atoll.protocol.ids import BlobRef, Digest, PeerId
-from atoll.protocol.ledger import Body, Commit, Contributor, Role
 from atoll.protocol.proofs import Equivocation, Justification, Sighting, Signatures, Stage
+from atoll.protocol.roster import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,23 @@ class Commits:
     round: int
     commits: tuple[Commit, ...]
     height: int
+    snapshot: Snapshot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """The authority to members: I signed the snapshot of round `at`, which you can make yourselves."""
+
+    round: int
+    at: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What is read of a message about a body that follows a commit which this peer does not have."""
+
+    round: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,4 +258,6 @@ Message = (
     | Refuse
     | Lock
     | Accuse
+    | Seal
+    | Elsewhere
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from atoll.protocol.actions import Aggregate
 from atoll.protocol.ids import BlobRef, Digest, PeerId
@@ -19,6 +20,7 @@ class OwnedPart:
     column: dict[PeerId, BlobRef]
     arrived: set[PeerId] = field(default_factory=set)
     failed: set[PeerId] = field(default_factory=set)
+    lacking: set[PeerId] = field(default_factory=set)
     impatient: bool = False
     summing: int = 0
     reduced: Reduced | None = None
@@ -26,7 +28,18 @@ class OwnedPart:
     @property
     def settled(self) -> bool:
         """Whether nothing more is waited for: the rest arrived, failed, or took too long."""
-        return bool(self.arrived) and (self.impatient or len(self.arrived | self.failed) == len(self.column))
+        return bool(self.arrived) and (
+            self.impatient or len(self.arrived) + len(self.failed) == len(self.column)
+        )
+
+    def arrive(self, peer: PeerId) -> None:
+        self.arrived.add(peer)
+        self.failed.discard(peer)
+        self.lacking.discard(peer)
+
+    def follow(self, cut: Cut) -> None:
+        """What this part lacks of the set that was cut."""
+        self.lacking = {c.peer for c in cut.contributors if c.peer not in self.arrived}
 
 
 @dataclass(slots=True)
@@ -38,6 +51,8 @@ class Owning:
     parts_total: int
     parts: dict[int, OwnedPart] = field(default_factory=dict)
     cut: Cut | None = None
+    asking: bool = False
+    _of: dict[Digest, list[tuple[OwnedPart, PeerId]]] = field(default_factory=dict)
 
     def plan(self, plan: Plan, held: Collection[Digest]) -> bool:
         """Take over the columns of a plan; whether one was new. A known one stays as it is."""
@@ -49,18 +64,32 @@ class Owning:
                 owned = OwnedPart(column.part, plan.revision, dict(zip(peers, column.blobs, strict=True)))
                 owned.arrived = {peer for peer, ref in owned.column.items() if ref.digest in held}
                 self.parts[column.part], new = owned, True
+                if self.cut is not None:
+                    owned.follow(self.cut)
+        if new:
+            self._index()
         return new
 
-    def arrived(self, digest: Digest) -> None:
+    def _index(self) -> None:
+        self.asking, self._of = True, {}
         for owned in self.parts.values():
-            owned.arrived |= {peer for peer, ref in owned.column.items() if ref.digest == digest}
-            owned.failed -= owned.arrived
+            for peer, ref in owned.column.items():
+                self._of.setdefault(ref.digest, []).append((owned, peer))
+
+    def follow(self, cut: Cut) -> None:
+        """From now on only this set counts."""
+        self.asking, self.cut = True, cut
+        for owned in self.parts.values():
+            owned.follow(cut)
+
+    def arrived(self, digest: Digest) -> None:
+        for owned, peer in self._of.get(digest, ()):
+            owned.arrive(peer)
 
     def failed(self, digest: Digest) -> None:
-        for owned in self.parts.values():
-            owned.failed |= {
-                peer for peer, ref in owned.column.items() if ref.digest == digest
-            } - owned.arrived
+        for owned, peer in self._of.get(digest, ()):
+            if peer not in owned.arrived:
+                owned.failed.add(peer)
 
     def impatient(self) -> None:
         for owned in self.parts.values():
@@ -68,7 +97,7 @@ class Owning:
 
     def missing(self) -> list[tuple[PeerId, BlobRef]]:
         """What is still to be fetched, and from whom."""
-        wanted = []
+        self.asking, wanted = False, []
         for owned in self.parts.values():
             needed = {c.peer for c in self.cut.contributors} if self.cut else set(owned.column)
             wanted += [
@@ -78,16 +107,16 @@ class Owning:
             ]
         return wanted
 
-    def reports(self) -> list[Held]:
-        """What the leader should know and cannot know yet."""
+    def reports(self, told: Mapping[int, int] = MappingProxyType({})) -> list[Held]:
+        """What the leader should know and cannot know yet; `told` says how much it was told of each part."""
         return [
             Held(self.round, self.view, owned.part, tuple(sorted(owned.arrived)))
             for owned in self.parts.values()
-            if owned.settled and not self._answers_cut(owned)
+            if owned.settled and told.get(owned.part) != len(owned.arrived) and not self._answers_cut(owned)
         ]
 
     def _answers_cut(self, owned: OwnedPart) -> bool:
-        return self.cut is not None and owned.arrived.issuperset(c.peer for c in self.cut.contributors)
+        return self.cut is not None and not owned.lacking
 
     def sums(self) -> list[Aggregate]:
         """Parts whose contributions are all here and that are not being summed for this cut."""

@@ -1,8 +1,9 @@
 """A peer: a deterministic state machine. `actions = peer.handle(event, now_ms)`; no I/O, clock or randomness.
 
 This module holds the state and the tables that say which function takes which event or message; the functions
-are in duties/, one module for each role. The rules they follow are in terms.py, leading.py, owning.py and
-catchup.py. Agreement is single-decree Paxos for each round, with view 0 free of promises.
+are in duties/, one module for each role. The rules they follow are in terms.py, leading.py, owning.py,
+collecting.py, working.py and catchup.py. Agreement is single-decree Paxos for each round, with view 0 free
+of promises.
 """
 
 from __future__ import annotations
@@ -16,29 +17,45 @@ from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.catchup import Catchup, rotated
-from atoll.protocol.duties import chain, leader, owner, repeat, rounds, stages, voter, worker
+from atoll.protocol.collecting import Collecting
+from atoll.protocol.commits import Body, Snapshot
+from atoll.protocol.duties import (
+    chain,
+    collector,
+    leader,
+    owner,
+    recovery,
+    repeat,
+    rounds,
+    stages,
+    voter,
+    worker,
+)
 from atoll.protocol.evidence import Notebook
 from atoll.protocol.ids import BlobRef, Digest, PeerId, readable
 from atoll.protocol.keys import Signer
 from atoll.protocol.leading import Leading, Outbox
-from atoll.protocol.ledger import Body, Ledger, Role
+from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Manifest
 from atoll.protocol.owning import Owning
 from atoll.protocol.proofs import Equivocation, Farewell, Joining, Sighting, Signatures
+from atoll.protocol.roster import Role
 from atoll.protocol.terms import Terms
 from atoll.protocol.views import Views
+from atoll.protocol.working import Work, Working
 
 PEERS_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """What a peer is told once. `part_bytes(parts)` gives the encoded size of each part of the vector."""
+    """What a peer is told once. `part_bytes(fragment, parts)` gives the encoded size of each part."""
 
     manifest: Manifest
     role: Role
-    part_bytes: Callable[[int], tuple[int, ...]]
+    part_bytes: Callable[[int, int], tuple[int, ...]]
     token: bytes = b""
+    authority: Signer | None = None
 
 
 @dataclass(slots=True)
@@ -49,7 +66,7 @@ class Saved:
     accepted: tuple[int, int, Body] | None = None
     proposed: tuple[int, int, Body] | None = None
     certificate: Signatures = ()
-    prepared: tuple[int, Sighting] | None = None
+    prepared: tuple[int, int, Sighting] | None = None
     evidence: tuple[Equivocation, ...] = ()
 
 
@@ -61,7 +78,6 @@ class Peer:
     hops: int
     asked_ms: int
     progress: int
-    mine: e.Trained | None
     answered: set[PeerId]
     views: Views
     notebook: Notebook
@@ -69,11 +85,13 @@ class Peer:
     view: int
     leading: Leading | None
     owning: Owning
+    collecting: Collecting | None
     proposal: m.Propose | None
     prepared: m.Vote | None
     lock: m.Lock | None
     voted: m.Vote | None
-    reported: dict[int, m.Held]
+    lacking: set[Digest] | None
+    reported: dict[int, int]
     planned: bool
     plan_ms: int | None
     view_ms: int
@@ -84,11 +102,12 @@ class Peer:
     def __init__(self, config: PeerConfig, signer: Signer, ledger: Ledger, saved: Saved) -> None:
         self.config, self.rules, self.signer = config, config.manifest.rounds, signer
         self.me, self.ledger, self.saved = signer.peer, ledger, saved
-        self.catchup = Catchup(self.rules.keep_rounds)
+        self.catchup = Catchup(self.rules.keep_rounds, fragments=self.rules.fragments)
         self.why = "starting"
         self.ended: str | None = None
-        self.finishing = False
-        self.training = 0
+        self.finishing = self.paused = False
+        self.sealed: Snapshot | None = None
+        self.working = Working()
         self.held: dict[Digest, int] = {}
         self.fetching: set[Digest] = set()
         self.heard: dict[PeerId, int] = {}
@@ -108,12 +127,12 @@ class Peer:
         """Take one event; the actions are to be performed in order."""
         self.now_ms = now_ms
         if isinstance(event, e.Received):
-            receive(self, event.sender, event.message)
+            receive(self, event.sender, event.message, event.epoch)
         else:
             _EVENTS[type(event)](self, event)
         self.react()
         while self.inbox:
-            receive(self, self.me, self.inbox.popleft())
+            receive(self, self.me, self.inbox.popleft(), self.ledger.epoch)
             self.react()
         out, self.out = self.out, []
         return out
@@ -123,6 +142,7 @@ class Peer:
         chain.react(self)
         worker.react(self)
         owner.react(self)
+        collector.react(self)
         voter.react(self)
         leader.react(self)
 
@@ -137,8 +157,47 @@ class Peer:
         return self.terms.leader(self.view)
 
     @property
+    def mine(self) -> Work | None:
+        """This peer's contribution to the round in progress, once it is encoded."""
+        return self.working.offered(self.round)
+
+    @property
     def is_member(self) -> bool:
-        return self.me in self.terms.voters
+        return self.me in self.terms.places
+
+    @property
+    def votes(self) -> bool:
+        """Whether this member is of those who vote this round; all are, in swarms of usual size."""
+        return self.me in self.terms.voting
+
+    @property
+    def role(self) -> Role:
+        """What this peer wants to be."""
+        resting = self.paused and self.config.role is Role.WORKER
+        return Role.PAUSED if resting else self.config.role
+
+    @property
+    def accepted(self) -> tuple[int, Body] | None:
+        """The view and body that this peer accepted last for the round in progress."""
+        return self._of_this_round(self.saved.accepted)
+
+    @property
+    def proposed(self) -> tuple[int, Body] | None:
+        """The view and body that this peer proposed last for the round in progress."""
+        return self._of_this_round(self.saved.proposed)
+
+    @property
+    def sighting(self) -> Sighting | None:
+        """What this peer gave its last first-stage vote to in the round in progress."""
+        prepared = self.saved.prepared
+        if prepared is None or prepared[:2] != (self.terms.epoch, self.round):
+            return None
+        return prepared[2]
+
+    def _of_this_round(self, record: tuple[int, int, Body] | None) -> tuple[int, Body] | None:
+        if record is None or record[0] != self.round or record[2].parent != self.terms.parent:
+            return None
+        return record[1:]
 
     @property
     def ready(self) -> bool:
@@ -162,19 +221,25 @@ class Peer:
         if to == self.me:
             self.inbox.append(message)
         else:
-            self.out.append(a.Send((to,), message))
+            self.out.append(a.Send((to,), message, self.ledger.epoch))
 
     def post(self, outbox: Outbox) -> None:
         for receivers, message in outbox:
             others = tuple(peer for peer in receivers if peer != self.me)
             if others:
-                self.out.append(a.Send(others, message))
+                self.out.append(a.Send(others, message, self.ledger.epoch))
             if self.me in receivers:
                 self.inbox.append(message)
 
     def timer(self, name: str, after_ms: int) -> None:
         timer = e.Timer(name, self.round, 0 if name == "retry" else self.view)
         self.out.append(a.SetTimer(timer, max(1, after_ms)))
+
+    def has(self, digest: Digest) -> None:
+        """Note that a blob is held."""
+        self.held[digest] = self.round
+        if self.lacking:
+            self.lacking.discard(digest)
 
     def fetch(self, ref: BlobRef, holders: tuple[PeerId, ...], kind: str) -> None:
         """Ask for a blob once; `repeat` asks again."""
@@ -190,25 +255,32 @@ class Peer:
             self.tell(sender, m.Refuse(self.round, reason))
 
     def others(self) -> tuple[PeerId, ...]:
-        """Whom one may ask: members first, then whoever discovery knows."""
+        """Whom one may ask: those who vote, then whoever discovery knows; begun at a place of one's own."""
         known = dict.fromkeys((*self.terms.voters, *self.found))
         known.pop(self.me, None)
         return rotated(tuple(known), self.me, self.round)
 
 
-def receive(peer: Peer, sender: PeerId, message: m.Message) -> None:
-    """Hand a message to who takes it: some are for any round, the others between members of this one."""
+def receive(peer: Peer, sender: PeerId, message: m.Message, epoch: int) -> None:
+    """Hand a message to who takes it: some are for any round, the others between members of this one.
+
+    Peers of different epochs have nothing to say to each other but the commits that lead to the later one.
+    """
     peer.lost.discard(sender)
-    if sender in peer.heard or sender in peer.terms.voters or len(peer.heard) < PEERS_MAX:
+    if sender in peer.heard or sender in peer.terms.places or len(peer.heard) < PEERS_MAX:
         peer.heard[sender] = peer.now_ms
     anywhere = _ANYWHERE.get(type(message))
-    if anywhere is not None:
+    if epoch < peer.ledger.epoch:
+        chain.answer_old(peer, sender, message.round, epoch)
+    elif epoch > peer.ledger.epoch and not isinstance(message, m.Commits):
+        chain.ask_new(peer, sender)
+    elif anywhere is not None:
         anywhere(peer, sender, message)
     elif message.round < peer.round:
-        chain.answer_old(peer, sender, message.round)
-    elif message.round > peer.round:
+        chain.answer_old(peer, sender, message.round, epoch)
+    elif message.round > peer.round or isinstance(message, m.Elsewhere):
         chain.ask_new(peer, sender)
-    elif sender not in peer.terms.voters:
+    elif sender not in peer.terms.places:
         peer.refuse(sender, f"you are no member in round {peer.round}")
     elif peer.active:
         if peer.terms.two_thirds:
@@ -220,6 +292,7 @@ _EVENTS: dict[type, Callable[[Peer, Any], None]] = {
     e.Started: rounds.on_started,
     e.TimerFired: lambda peer, event: on_timer(peer, event.timer),
     e.Trained: worker.on_trained,
+    e.Encoded: worker.on_encoded,
     e.Progress: worker.on_progress,
     e.BlobArrived: worker.on_blob_arrived,
     e.BlobFailed: worker.on_blob_failed,
@@ -229,6 +302,8 @@ _EVENTS: dict[type, Callable[[Peer, Any], None]] = {
     e.PeerLost: leader.on_peer_lost,
     e.Found: chain.on_found,
     e.Finish: worker.on_finish,
+    e.Pause: worker.on_pause,
+    e.Recover: recovery.on_recover,
 }
 
 _TIMERS: dict[str, Callable[[Peer], None]] = {
@@ -237,6 +312,7 @@ _TIMERS: dict[str, Callable[[Peer], None]] = {
     "plan": lambda peer: None,  # `react` looks at the clock
     "exchange": leader.on_exchange,
     "hold": owner.on_hold,
+    "collect": collector.on_collect,
 }
 
 _ANYWHERE: dict[type, Callable[[Peer, PeerId, Any], None]] = {
@@ -248,6 +324,7 @@ _ANYWHERE: dict[type, Callable[[Peer, PeerId, Any], None]] = {
     m.Leave: chain.on_leave,
     m.Refuse: chain.on_refuse,
     m.Accuse: stages.on_accuse,
+    m.Seal: recovery.on_seal,
 }
 
 _IN_ROUND: dict[type, Callable[[Peer, PeerId, Any], None]] = {
@@ -276,7 +353,8 @@ _PHASES: tuple[tuple[str, Callable[[Peer], bool]], ...] = (
     ),
     ("gathering", lambda p: p.terms.gathering),
     ("offered", lambda p: p.mine is not None),
-    ("training", lambda p: p.training == p.round),
+    ("paused", lambda p: p.role is Role.PAUSED),
+    ("training", lambda p: p.round in p.working.work),
     ("witnessing", lambda p: True),
 )
 

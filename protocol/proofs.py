@@ -7,7 +7,7 @@ member that exclude each other. Each is signed in a domain of its own, so that n
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,19 @@ _PREPARE, _PROMISE = b"atoll prepare 1", b"atoll promise 1"
 _JOINING, _FAREWELL = b"atoll joining 1", b"atoll farewell 1"
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a run's history something was signed. A recovery begins a new epoch, in which rounds recur."""
+
+    run_id: Digest
+    epoch: int
+    round: int
+
+    @property
+    def encoded(self) -> bytes:
+        return digest_bytes(self.run_id) + self.epoch.to_bytes(8, "big") + self.round.to_bytes(8, "big")
+
+
 class Stage(enum.IntEnum):
     """What a vote is for: `PREPARE` makes a certificate that one body is this view's, `COMMIT` decides it."""
 
@@ -34,6 +47,7 @@ class Equivocation:
     """Two votes of one peer for two bodies, where there may be one: nobody honest signs both."""
 
     peer: PeerId
+    epoch: int
     round: int
     view: int
     stage: Stage
@@ -89,27 +103,23 @@ class Sighting:
 # ---- what is signed -----------------------------------------------------------------------------
 
 
-def _place(run_id: Digest, round_: int) -> bytes:
-    return digest_bytes(run_id) + round_.to_bytes(8, "big")
-
-
-def prepare_message(run_id: Digest, round_: int, view: int, body: Digest) -> bytes:
+def prepare_message(place: Place, view: int, body: Digest) -> bytes:
     """What a member signs when it votes in the first stage."""
-    return _PREPARE + _place(run_id, round_) + view.to_bytes(4, "big") + digest_bytes(body)
+    return _PREPARE + place.encoded + view.to_bytes(4, "big") + digest_bytes(body)
 
 
-def promise_message(run_id: Digest, round_: int, view: int, accepted: tuple[int, Digest] | None) -> bytes:
+def promise_message(place: Place, view: int, accepted: tuple[int, Digest] | None) -> bytes:
     """What a member signs when it promises a view."""
     last = b"" if accepted is None else accepted[0].to_bytes(4, "big") + digest_bytes(accepted[1])
-    return _PROMISE + _place(run_id, round_) + view.to_bytes(4, "big") + last
+    return _PROMISE + place.encoded + view.to_bytes(4, "big") + last
 
 
-def joining_message(run_id: Digest, round_: int, role: int) -> bytes:
-    return _JOINING + _place(run_id, round_) + bytes([role])
+def joining_message(place: Place, role: int) -> bytes:
+    return _JOINING + place.encoded + bytes([role])
 
 
-def farewell_message(run_id: Digest, round_: int) -> bytes:
-    return _FAREWELL + _place(run_id, round_)
+def farewell_message(place: Place) -> bytes:
+    return _FAREWELL + place.encoded
 
 
 # ---- bytes --------------------------------------------------------------------------------------
@@ -130,10 +140,15 @@ def signatures_from_wire(signatures: Any) -> Signatures:
     return tuple((PeerId(vote.peer), vote.signature) for vote in bounded(signatures))
 
 
-def evidence_to_wire(evidence: Iterable[Equivocation]) -> list[wire.Equivocation]:
+def evidence_to_wire(
+    evidence: Iterable[Equivocation], places: Mapping[PeerId, int] | None = None
+) -> list[wire.Equivocation]:
+    """In a body its peers are named by their places among the members of the round."""
     return [
         wire.Equivocation(
-            peer=e.peer,
+            peer=e.peer if places is None else "",
+            place=0 if places is None else places[e.peer],
+            epoch=e.epoch,
             round=e.round,
             view=e.view,
             stage=wire.Stage.Name(e.stage),
@@ -144,18 +159,25 @@ def evidence_to_wire(evidence: Iterable[Equivocation]) -> list[wire.Equivocation
     ]
 
 
-def evidence_from_wire(evidence: Any) -> tuple[Equivocation, ...]:
-    return tuple(_equivocation(e) for e in bounded(evidence))
+def evidence_from_wire(evidence: Any, peers: Sequence[PeerId] | None = None) -> tuple[Equivocation, ...]:
+    return tuple(
+        _equivocation(e, PeerId(e.peer) if peers is None else _at(e.place, peers)) for e in bounded(evidence)
+    )
 
 
-def _equivocation(e: wire.Equivocation) -> Equivocation:
+def _at(place: int, peers: Sequence[PeerId]) -> PeerId:
+    if place >= len(peers):
+        raise RemoteProtocolError(f"place {place} of {len(peers)} members")
+    return peers[place]
+
+
+def _equivocation(e: wire.Equivocation, peer: PeerId) -> Equivocation:
     if len(e.bodies) != 2 or len(e.signatures) != 2:
         raise RemoteProtocolError("evidence is two votes")
     first, second = (digest_from_bytes(body) for body in e.bodies)
     signatures = (e.signatures[0], e.signatures[1])
-    return Equivocation(
-        PeerId(e.peer), e.round, e.view, stage_from_wire(e.stage), (first, second), signatures
-    )
+    stage = stage_from_wire(e.stage)
+    return Equivocation(peer, e.epoch, e.round, e.view, stage, (first, second), signatures)
 
 
 def stage_from_wire(stage: int) -> Stage:
@@ -173,12 +195,12 @@ def joining_from_wire(joining: Any) -> tuple[Joining, ...]:
     return tuple(Joining(PeerId(j.peer), j.round, j.token, j.signature) for j in bounded(joining))
 
 
-def farewells_to_wire(farewells: Iterable[Farewell]) -> list[wire.Farewell]:
-    return [wire.Farewell(peer=f.peer, round=f.round, signature=f.signature) for f in farewells]
+def farewells_to_wire(farewells: Iterable[Farewell], places: Mapping[PeerId, int]) -> list[wire.Farewell]:
+    return [wire.Farewell(place=places[f.peer], round=f.round, signature=f.signature) for f in farewells]
 
 
-def farewells_from_wire(farewells: Any) -> tuple[Farewell, ...]:
-    return tuple(Farewell(PeerId(f.peer), f.round, f.signature) for f in bounded(farewells))
+def farewells_from_wire(farewells: Any, peers: Sequence[PeerId]) -> tuple[Farewell, ...]:
+    return tuple(Farewell(_at(f.place, peers), f.round, f.signature) for f in bounded(farewells))
 
 
 def justification_to_wire(justification: Justification | None) -> wire.Justification | None:

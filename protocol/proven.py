@@ -11,18 +11,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from atoll.protocol.admission import refusal
+from atoll.protocol.commits import Body, Kind
 from atoll.protocol.evidence import objection as evidence_objection
 from atoll.protocol.ids import PeerId
-from atoll.protocol.ledger import MEMBERS_MAX, Body, Kind, Member, Role
 from atoll.protocol.manifest import MembershipRules
 from atoll.protocol.proofs import (
     Equivocation,
     Farewell,
     Joining,
+    Place,
     Verify,
     farewell_message,
     joining_message,
 )
+from atoll.protocol.roster import MEMBERS_MAX, Member, Role
 from atoll.protocol.terms import Terms
 
 
@@ -57,24 +59,27 @@ def settle(body: Body, terms: Terms, heard: Collection[PeerId], claims: Claims) 
     """The same body with the members that these claims give, and the claims themselves."""
     evidence = tuple(claims.evidence[p] for p in terms.voters if p in claims.evidence)
     culprits = {e.peer for e in evidence}
-    going = sorted(p for p in claims.farewells if p in terms.voters and p not in culprits)
+    going = sorted(p for p in claims.farewells if p in terms.places and p not in culprits)
     farewells = tuple(claims.farewells[p] for p in going[: leavers_max(terms)])
     gone = culprits | {f.peer for f in farewells}
     kept = []
     for member in terms.members:
         missed = 0 if member.peer in heard else member.missed + 1
         if member.peer not in gone and missed <= silence_max(terms):
-            kept.append(Member(member.peer, member.role, member.weight_from, missed))
+            role, _ = claims.joining.get(member.peer, (member.role, None))
+            kept.append(dataclasses.replace(member, role=role, missed=missed))
     started = terms.updates > 0 or body.kind is Kind.UPDATE
     since = terms.round + 1 + (terms.rules.probation_rounds if started else 0)
-    coming = sorted(p for p in claims.joining if p not in terms.voters)
+    turning = [m.peer for m in kept if m.role is not terms.role_of(m.peer)]
+    coming = sorted(p for p in claims.joining if p not in terms.places)
     coming = coming[: min(joiners_max(terms), MEMBERS_MAX - len(kept))]
     kept += [Member(p, claims.joining[p][0], since) for p in coming]
+    members = tuple(sorted(kept, key=lambda member: member.peer))
     return dataclasses.replace(
         body,
-        members=tuple(sorted(kept, key=lambda member: member.peer)),
+        members=terms.members if members == terms.members else members,
         evidence=evidence,
-        joining=tuple(claims.joining[p][1] for p in coming),
+        joining=tuple(claims.joining[p][1] for p in sorted((*coming, *turning))),
         farewells=farewells,
     )
 
@@ -92,7 +97,7 @@ def objection(
 
 def _evidence_objection(terms: Terms, body: Body, verify: Verify) -> str | None:
     peers = [e.peer for e in body.evidence]
-    if len(set(peers)) != len(peers) or not set(peers).issubset(terms.voters):
+    if len(set(peers)) != len(peers) or not terms.places.keys() >= {*peers}:
         return "evidence against no member, or twice against one"
     return next((why for e in body.evidence if (why := evidence_objection(terms.run_id, e, verify))), None)
 
@@ -100,7 +105,8 @@ def _evidence_objection(terms: Terms, body: Body, verify: Verify) -> str | None:
 def farewell_objection(terms: Terms, farewell: Farewell, verify: Verify) -> str | None:
     if abs(farewell.round - terms.round) > 1:
         return f"{farewell.peer[:60]} said farewell in round {farewell.round}"
-    if not verify(farewell.peer, farewell_message(terms.run_id, farewell.round), farewell.signature):
+    place = Place(terms.run_id, terms.epoch, farewell.round)
+    if not verify(farewell.peer, farewell_message(place), farewell.signature):
         return f"a farewell that {farewell.peer[:60]} did not sign"
     return None
 
@@ -111,7 +117,7 @@ def _going_objection(terms: Terms, body: Body, verify: Verify) -> str | None:
     leaving = [farewell.peer for farewell in body.farewells]
     if len(leaving) > leavers_max(terms) or len(set(leaving)) != len(leaving):
         return f"{len(leaving)} members leave at once"
-    if not set(leaving).issubset(terms.voters) or next_peers & {*leaving, *culprits}:
+    if not terms.places.keys() >= {*leaving} or next_peers & {*leaving, *culprits}:
         return "one that leaves is no member, or stays one"
     for farewell in body.farewells:
         if reason := farewell_objection(terms, farewell, verify):
@@ -134,9 +140,13 @@ def joining_objection(
     """Why this peer may not become a member, or None."""
     if joining.peer in banned:
         return f"{joining.peer} signed two votes in one view, and is banned"
-    if not 0 <= terms.round - joining.round <= terms.rules.keep_rounds:
+    if len(banned) >= MEMBERS_MAX:
+        return "so many are banned that nobody joins any more"
+    rounds = 1 if joining.peer in terms.places else terms.rules.keep_rounds  # it may turn back soon
+    if not 0 <= terms.round - joining.round <= rounds:
         return f"{joining.peer[:60]} asked to join in round {joining.round}"
-    if not verify(joining.peer, joining_message(terms.run_id, joining.round, role), joining.signature):
+    place = Place(terms.run_id, terms.epoch, joining.round)
+    if not verify(joining.peer, joining_message(place, role), joining.signature):
         return f"a wish to join that {joining.peer[:60]} did not sign"
     return refusal(rules, terms.run_id, joining.peer, role, joining.token)
 
@@ -144,11 +154,13 @@ def joining_objection(
 def _coming_objection(
     terms: Terms, body: Body, rules: MembershipRules, banned: Collection[PeerId], verify: Verify
 ) -> str | None:
-    known = set(terms.voters)
-    new = {member.peer: member.role for member in body.members if member.peer not in known}
+    new = {
+        member.peer: member.role for member in body.members if member.role is not terms.role_of(member.peer)
+    }
     if [joining.peer for joining in body.joining] != sorted(new):
-        return "the new members are not those that asked to join"
-    if len(new) > joiners_max(terms):
-        return f"{len(new)} join at once, {joiners_max(terms)} may"
+        return "the new members and roles are not those that were asked for"
+    coming = len(new.keys() - terms.places.keys())
+    if coming > joiners_max(terms):
+        return f"{coming} join at once, {joiners_max(terms)} may"
     checks = (joining_objection(terms, j, new[j.peer], rules, banned, verify) for j in body.joining)
     return next((reason for reason in checks if reason), None)

@@ -11,25 +11,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from atoll.protocol.commits import Body, Contributor, Kind
 from atoll.protocol.errors import RemoteProtocolError
-from atoll.protocol.ids import Digest, PeerId, digest_of, public_key_of
-from atoll.protocol.ledger import (
-    MEMBERS_MAX,
-    Body,
-    Contributor,
-    Kind,
-    Ledger,
-    Member,
-    Role,
-    liars_max,
-    majority,
-)
+from atoll.protocol.fragments import fragment_of
+from atoll.protocol.ids import Digest, PeerId, public_key_of
+from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
-
-
-def by_hash(parent: Digest, peers: Collection[PeerId], purpose: str) -> list[PeerId]:
-    """Peers in an order that nobody chose."""
-    return sorted(peers, key=lambda peer: digest_of(parent.encode(), purpose.encode(), peer.encode()))
+from atoll.protocol.proofs import Place
+from atoll.protocol.roster import MEMBERS_MAX, Member, Role, by_hash, committee, liars_max, majority
 
 
 @dataclass(frozen=True)
@@ -42,17 +31,59 @@ class Terms:
     rules: RoundRules
     assignment: Assignment
     part_bytes: tuple[int, ...]
+    epoch: int = 0
     witnesses: frozenset[str] = frozenset()
     banned: int = 0
 
+    @property
+    def place(self) -> Place:
+        """Where in the run's history this round is; part of whatever is signed in it."""
+        return Place(self.run_id, self.epoch, self.round)
+
+    @cached_property
+    def peers(self) -> tuple[PeerId, ...]:
+        """All members, in the order of their peer ids."""
+        return tuple(member.peer for member in self.members)
+
+    @cached_property
+    def places(self) -> dict[PeerId, int]:
+        """Each member's place among them."""
+        return {peer: place for place, peer in enumerate(self.peers)}
+
+    def role_of(self, peer: PeerId) -> Role | None:
+        place = self.places.get(peer)
+        return None if place is None else self.members[place].role
+
     @cached_property
     def voters(self) -> tuple[PeerId, ...]:
-        return tuple(member.peer for member in self.members)
+        """Who votes and leads this round: all members, or a committee of `voters_max` of them."""
+        return committee(self.members, self.parent, self.rules.committee_max)
+
+    @cached_property
+    def voting(self) -> frozenset[PeerId]:
+        return frozenset(self.voters)
+
+    @cached_property
+    def others(self) -> tuple[PeerId, ...]:
+        """Members that do not vote this round; none in swarms of usual size."""
+        return tuple(peer for peer in self.peers if peer not in self.voting)
+
+    @cached_property
+    def others_places(self) -> dict[PeerId, int]:
+        return {peer: place for place, peer in enumerate(self.others)}
+
+    def voters_but(self, peer: PeerId) -> tuple[PeerId, ...]:
+        return tuple(voter for voter in self.voters if voter != peer)
 
     @cached_property
     def workers(self) -> tuple[PeerId, ...]:
         """Who trains, in the order that gives each its shard of the data."""
         return tuple(sorted(member.peer for member in self.members if member.role is Role.WORKER))
+
+    @cached_property
+    def shards(self) -> dict[PeerId, int]:
+        """Which shard of the data each worker takes."""
+        return {peer: place for place, peer in enumerate(self.workers)}
 
     @cached_property
     def eligible(self) -> frozenset[PeerId]:
@@ -79,12 +110,12 @@ class Terms:
     @property
     def liars_max(self) -> int:
         """How many members may lie; none where a majority of votes is enough."""
-        return liars_max(len(self.members)) if self.two_thirds else 0
+        return liars_max(len(self.voters)) if self.two_thirds else 0
 
     @property
     def majority(self) -> int:
         """Votes that certify, and promises that let a later leader propose."""
-        return len(self.members) - self.liars_max if self.two_thirds else majority(len(self.members))
+        return len(self.voters) - self.liars_max if self.two_thirds else majority(len(self.voters))
 
     @property
     def quorum(self) -> int:
@@ -106,9 +137,19 @@ class Terms:
         """Whether the run has had all its updates."""
         return 0 < self.rules.rounds <= self.updates
 
+    @property
+    def fragment(self) -> int:
+        """What of the model this round is for."""
+        return fragment_of(self.round, self.rules.fragments)
+
+    def update_bytes(self, contributors: int) -> tuple[int, ...]:
+        """Sizes of the blobs of an update: the parts of the mean or, if sparse, the contributions."""
+        return self.part_bytes * contributors if self.rules.exchange == "sparse" else self.part_bytes
+
     @cached_property
     def deadline_ms(self) -> int:
-        return self.rules.deadline_ms + sum(self.part_bytes) * 1000 // self.rules.bytes_per_s_min
+        moved = sum(self.update_bytes(len(self.eligible)))
+        return self.rules.deadline_ms + moved * 1000 // self.rules.bytes_per_s_min
 
     def patience_ms(self, view: int) -> int:
         """How long a silent leader is borne; longer in later views, so that slow networks agree too."""
@@ -121,9 +162,9 @@ class Terms:
         have others: else two liars that own a part together could withhold it in every view.
         """
         if not self.liars_max or len(participants) < 2:
-            order = by_hash(self.parent, participants, "owner")
+            order = by_hash(self.parent, tuple(participants), "owner")
             return [order[part % len(order)] for part in range(len(self.part_bytes))]
-        order = by_hash(self.parent, participants, f"owner {view}")
+        order = by_hash(self.parent, tuple(participants), f"owner {view}")
         parts = range(len(self.part_bytes))
         return [order[(part + copy) % len(order)] for copy in range(2) for part in parts]
 
@@ -148,14 +189,16 @@ def next_members(
 
     Those that are here are always a majority of the next members: else the silent ones go at once, the
     longest silent first, because the round after could not be agreed on. A joiner's weight starts after its
-    probation, except before the first update, when nobody is ahead.
+    probation, except before the first update, when nobody is ahead. A member may ask for another role.
     """
     rules, kept = terms.rules, []
     for member in terms.members:
         missed = 0 if member.peer in heard else member.missed + 1
         if member.peer not in leaving and missed <= rules.missed_max:
-            kept.append(Member(member.peer, member.role, member.weight_from, missed))
-    if joiners and not any(member.missed == 0 for member in kept):
+            role = joiners.get(member.peer, member.role)
+            same = (role, missed) == (member.role, member.missed)
+            kept.append(member if same else Member(member.peer, role, member.weight_from, missed))
+    if joiners.keys() - terms.places.keys() and not any(member.missed == 0 for member in kept):
         # joiners hold nothing of this round yet: who leaves stays until one of them has it
         kept += [m for m in terms.members if m.peer in leaving and m.peer in heard]
     kept.sort(key=lambda member: (member.missed, member.peer))
@@ -163,38 +206,50 @@ def next_members(
     del kept[max(here, 2 * here - 1) :]
     started = terms.updates > 0 or kind is Kind.UPDATE
     since = terms.round + 1 + (rules.probation_rounds if started else 0)
-    known = set(terms.voters)
-    joining = [Member(peer, role, since) for peer, role in sorted(joiners.items()) if peer not in known]
-    kept += joining[: max(0, MEMBERS_MAX - len(kept))]
-    return tuple(sorted(kept, key=lambda member: member.peer))
+    new = sorted(joiners.keys() - terms.places.keys())
+    kept += [Member(peer, joiners[peer], since) for peer in new[: max(0, MEMBERS_MAX - len(kept))]]
+    members = tuple(sorted(kept, key=lambda member: member.peer))
+    return terms.members if members == terms.members else members
 
 
 def objection(terms: Terms, body: Body, anchor: Digest) -> str | None:
     """Why a member may not vote for this body, or None."""
-    if (body.run_id, body.round, body.parent) != (terms.run_id, terms.round, terms.parent):
+    place = (body.run_id, body.epoch, body.round, body.parent)
+    if place != (terms.run_id, terms.epoch, terms.round, terms.parent):
         return f"the body is of another place in the ledger than round {terms.round}"
     if body.anchor != anchor:
         return "the body starts from another anchor than mine"
+    if body.fragment != terms.fragment:
+        return f"round {terms.round} is for fragment {terms.fragment}, not {body.fragment}"
     return _membership_objection(terms, body) or _update_objection(terms, body)
 
 
 def _membership_objection(terms: Terms, body: Body) -> str | None:
+    if not terms.two_thirds and (body.evidence or body.joining or body.farewells):
+        return "proofs that this run does not ask for"
+    if body.members is terms.members:
+        return None
     peers = [member.peer for member in body.members]
     if not peers or peers != sorted(set(peers)) or len(peers) > MEMBERS_MAX:
         return "the next members are empty, unordered, repeated or too many"
-    now = {member.peer: member for member in terms.members}
     for member in body.members:
-        was = now.get(member.peer)
+        place = terms.places.get(member.peer)
+        was = None if place is None else terms.members[place]
+        if was is member:
+            continue
         if was is None:
             if reason := _joiner_objection(terms, member):
                 return reason
-        elif (member.role, member.weight_from) != (was.role, was.weight_from):
+        elif member.weight_from != was.weight_from or not _may_become(was.role, member.role):
             return f"{member.peer} changed its role or weight"
         elif member.missed not in (0, was.missed + 1):
             return f"{member.peer} missed {was.missed} rounds, not {member.missed}"
-    if not terms.two_thirds and (body.evidence or body.joining or body.farewells):
-        return "proofs that this run does not ask for"
     return None
+
+
+def _may_become(was: Role, role: Role) -> bool:
+    """A worker may rest and go on again; a witness stays one."""
+    return was is role or Role.WITNESS not in (was, role)
 
 
 def _joiner_objection(terms: Terms, member: Member) -> str | None:
@@ -228,8 +283,10 @@ def _update_objection(terms: Terms, body: Body) -> str | None:
         return f"nobody may propose a commit of kind {body.kind.name.lower()} yet"
     if reason := contributors_objection(terms, body.contributors):
         return reason
-    if tuple(ref.size for ref in body.blobs) != terms.part_bytes:
+    if tuple(ref.size for ref in body.blobs) != terms.update_bytes(len(body.contributors)):
         return "the update's parts have other sizes than the codec gives"
+    if terms.rules.exchange == "sparse" and len({ref.digest for ref in body.blobs}) < len(body.blobs):
+        return "a contribution is in the update twice"
     return None
 
 
@@ -245,5 +302,6 @@ def terms_of(ledger: Ledger, manifest: Manifest, part_bytes: Sequence[int]) -> T
         assignment=manifest.assignment,
         part_bytes=tuple(part_bytes),
         witnesses=frozenset(manifest.membership.witnesses),
+        epoch=ledger.epoch,
         banned=len(ledger.banned),
     )

@@ -1,54 +1,94 @@
 """What blobs would hold, as digests: other inputs give other digests, and nothing else does.
 
 No bytes exist in the simulator. A contribution names who trained what and in which life of its process; a
-mean, its inputs in order with their weights; a state, the state before it and the update.
+mean, its inputs in order with their weights; a state, the state before it and the update of one fragment.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
 from atoll.protocol.actions import Aggregate
+from atoll.protocol.commits import Body
 from atoll.protocol.events import StateLoaded
+from atoll.protocol.fragments import anchor_digest, blobs_of
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_of
-from atoll.protocol.ledger import Body
+from atoll.protocol.manifest import Manifest
 
 NUMEL = 400_000
 BLOCK = 4096
 
 
-@lru_cache(maxsize=128)
-def part_bytes(parts: int) -> tuple[int, ...]:
-    """Encoded sizes of the parts of the vector: int8 and one scale for each block."""
-    bounds = [NUMEL * i // parts for i in range(parts + 1)]
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What a worker did for a round. `anchor` is the digest of the fragment that it started from."""
+
+    round: int
+    anchor: Digest
+    tokens: int
+    steps: int
+    parts: tuple[BlobRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large encoded things are, as the codec of a run would make them. Every peer derives the same."""
+
+    fragments: int = 1
+    sparse: bool = False
+
+    def part_bytes(self, fragment: int, parts: int) -> tuple[int, ...]:
+        return _part_bytes(_numel(fragment, self.fragments), parts, self.sparse)
+
+
+def _numel(fragment: int, fragments: int) -> int:
+    return NUMEL * (fragment + 1) // fragments - NUMEL * fragment // fragments
+
+
+@lru_cache(maxsize=512)
+def _part_bytes(numel: int, parts: int, sparse: bool) -> tuple[int, ...]:
+    """Dense: int8 and one scale for each block. Sparse: place and value of one number in 64."""
+    bounds = [numel * i // parts for i in range(parts + 1)]
     lengths = [end - start for start, end in pairwise(bounds)]
-    return tuple(length + 4 * -(-length // BLOCK) for length in lengths)
+    return tuple(5 * (length // 64) if sparse else length + 4 * -(-length // BLOCK) for length in lengths)
 
 
-def initial_state() -> tuple[BlobRef, ...]:
-    """Anchor and momentum of round 0, fp32."""
-    return tuple(BlobRef(digest_of(name), 4 * NUMEL) for name in (b"anchor 0", b"momentum 0"))
-
-
-def contribution(peer: PeerId, life: int, round_: int, anchor: Digest, parts: int) -> tuple[BlobRef, ...]:
-    """A pseudo-gradient in parts. Training twice from one anchor gives other bits, hence `life`."""
-    seed = f"{peer} {life} {round_} {anchor} {parts} ".encode()
+def initial_state(fragments: int) -> tuple[BlobRef, ...]:
+    """Anchor and momentum of round 0, fp32, of each fragment."""
     return tuple(
-        BlobRef(digest_of(seed, str(part).encode()), size) for part, size in enumerate(part_bytes(parts))
+        BlobRef(digest_of(f"{what} {fragment}".encode()), 4 * _numel(fragment, fragments))
+        for fragment in range(fragments)
+        for what in ("anchor", "momentum")
     )
 
 
-def mean(action: Aggregate) -> BlobRef:
+def initial(manifest: Manifest) -> StateLoaded:
+    """The state that a run begins with."""
+    return StateLoaded(0, manifest.anchor, manifest.anchor_blobs)
+
+
+def encoded(peer: PeerId, life: int, done: Contribution, sizes: tuple[int, ...]) -> Contribution:
+    """A pseudo-gradient in parts. Training twice from one anchor gives other bits, hence `life`."""
+    seed = f"{peer} {life} {done.round} {done.anchor} {len(sizes)} ".encode()
+    parts = tuple(BlobRef(digest_of(seed, str(part).encode()), size) for part, size in enumerate(sizes))
+    return replace(done, parts=parts)
+
+
+def mean(action: Aggregate, size: int) -> BlobRef:
     """The encoded weighted mean of one part, in the order of its inputs."""
     pieces = [f"{peer} {weight} {ref.digest}".encode() for peer, weight, ref in action.inputs]
-    return BlobRef(digest_of(b"mean", *pieces), part_bytes(action.parts)[action.part])
+    return BlobRef(digest_of(b"mean", *pieces), size)
 
 
-def stepped(state: StateLoaded, body: Body) -> StateLoaded:
-    """The state after the outer step that `body` decided."""
-    update = [digest_bytes(ref.digest) for ref in body.blobs]
+def stepped(state: StateLoaded, body: Body, fragments: int) -> StateLoaded:
+    """The state after the outer step that `body` decided: its fragment differs, the others are as before."""
+    update = [f"{c.peer} {c.weight}".encode() for c in body.contributors]
+    update += [digest_bytes(ref.digest) for ref in body.blobs]
+    changed = set(blobs_of(state.blobs, body.fragment, fragments))
     blobs = tuple(
-        BlobRef(digest_of(b"step", digest_bytes(ref.digest), *update), ref.size) for ref in state.blobs
+        BlobRef(digest_of(b"step", digest_bytes(ref.digest), *update), ref.size) if ref in changed else ref
+        for ref in state.blobs
     )
-    return StateLoaded(body.round, digest_of(*(digest_bytes(ref.digest) for ref in blobs)), blobs)
+    return StateLoaded(body.round, anchor_digest(blobs), blobs)

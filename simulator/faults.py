@@ -1,26 +1,33 @@
-"""What goes wrong, when and to whom: one small process for each kind of fault, all drawn from one seed."""
+"""What goes wrong, when and to whom: one small process for each kind of fault, all drawn from one seed.
+
+A kind draws strikes; striking.py carries them out, and each is noted. Of many kinds each seed picks some, and
+how often: a fault shows more among few others than a little of everything does in every seed. (Swarm testing,
+Groce et al. 2012)
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from atoll.protocol import events as e
 from atoll.protocol.ids import PeerId
-from atoll.protocol.ledger import Role
-from atoll.simulator.traps import Trap
+from atoll.protocol.roster import Role
+from atoll.simulator.strikes import Strike
+from atoll.simulator.striking import strike
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host
     from atoll.simulator.world import World
 
-CRASH_EVERY_MS, DOWN_MS = 2_500, (300, 12_000)
-CUT_EVERY_MS, CUT_MS = 8_000, (500, 8_000)
-FREEZE_EVERY_MS, FREEZE_MS = 6_000, (500, 10_000)
-CHURN_EVERY_MS = 6_000
-SLOW_FACTOR = (3.0, 10.0)
-TRAPS_MAX = 3
+DOWN_MS, SOON_MS = (300, 12_000), (200, 1_500)
+CUT_MS, FREEZE_MS, FULL_MS = (500, 8_000), (500, 10_000), (500, 8_000)
+LAG_MS, LATE_MS, AWAY_MS = (300, 4_000), (1_000, 15_000), (4_000, 15_000)
+SLOW_PER_MILLE, RATE_PER_MILLE, OFFSET_MS_MAX = (3_000, 10_000), (900, 1_100), 1 << 30
+HOST_BYTES_PER_MS = (250, 4_000)
+ROTTEN_HOSTS_SHARE = 0.34
+FEW_KINDS = 4
+WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 
 
 class Faults:
@@ -29,51 +36,74 @@ class Faults:
     The more kinds of timed faults there are, the rarer each of them: rounds must go on for faults to matter.
     """
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, world: World, given: Sequence[Strike] | None = None) -> None:
+        self.world, self.given = world, given
         self.rng = random.Random(f"{world.seed} faults")
         self.going = False
-        self.asked_to_go: set[PeerId] = set()
+        self.struck: list[Strike] = []
+        self.gone: set[PeerId] = set()
+        self.wiped_at = -1
+        self.rotten: set[str] = set()
 
     def start(self) -> None:
         self.going = True
-        kinds, links = self.world.setting.faults, self.world.links
-        links.loss, links.reorder = "loss" in kinds, "reorder" in kinds
-        if "slow" in kinds:
-            self._slow_down()
-        timed = {
-            "crash": (CRASH_EVERY_MS, self._crash),
-            "partition": (CUT_EVERY_MS, self._cut),
-            "freeze": (FREEZE_EVERY_MS, self._freeze),
-            "churn": (CHURN_EVERY_MS, self._churn),
-        }
-        chosen = [timed[kind] for kind in sorted(kinds & timed.keys())]
-        for every_ms, strike in chosen:
-            self._again(every_ms * (1 + len(chosen)) // 2, strike)
+        if self.given is not None:
+            for hit in self.given:
+                self.world.clock.first(hit.at_ms, self._hit, hit)
+            return
+        kinds = self.world.setting.faults
+        for kind in sorted(kinds & _STANDING.keys()):
+            self.world.clock.first(0, self._draw, _STANDING[kind])
+        timed = sorted(kinds & _TIMED.keys())
+        weights = dict.fromkeys(timed, 1.0)
+        if len(timed) > FEW_KINDS:
+            weights = {kind: self.rng.choice(WEIGHTS) for kind in timed}
+        rarer = (1 + sum(weights.values())) / 2
+        for kind, weight in weights.items():
+            if weight:
+                every_ms, draw = _TIMED[kind]
+                self._again(every_ms * rarer / weight, draw)
 
     def stop(self) -> None:
-        self.going = False
-        self.world.note("", "the faults stop")
-        self.world.links.heal()
-        self.world.traps.clear()
-        for host in self.world.hosts.values():
+        world, self.going = self.world, False
+        world.note("", "the faults stop")
+        world.links.heal()
+        world.traps.clear()
+        for host in world.hosts.values():
             host.recover()
             if host.life:
-                self.world.revive(host)
+                world.revive(host)
 
-    def _again(self, every_ms: int, strike: Callable[[], None]) -> None:
-        wait_ms = 1 + int(self.rng.expovariate(1 / every_ms))
-        self.world.clock.later(wait_ms, self._strike, every_ms, strike)
+    def _again(self, every_ms: float, draw: _Draw) -> None:
+        at_ms = self.world.clock.now_ms + 1 + int(self.rng.expovariate(1 / every_ms))
+        self.world.clock.first(at_ms, self._timed, every_ms, draw)
 
-    def _strike(self, every_ms: int, strike: Callable[[], None]) -> None:
+    def _timed(self, every_ms: float, draw: _Draw) -> None:
         if self.going:
-            strike()
-            self._again(every_ms, strike)
+            self._draw(draw)
+            self._again(every_ms, draw)
 
-    def _between(self, bounds: tuple[int, int]) -> int:
+    def _draw(self, draw: _Draw) -> None:
+        for hit in draw(self):
+            self._hit(hit)
+
+    def _hit(self, hit: Strike) -> None:
+        if self.going:
+            self.struck.append(hit)
+            strike(self.world, hit)
+
+    def strike(self, kind: str, who: Iterable[str], *numbers: int, others: Iterable[str] = ()) -> Strike:
+        return Strike(self.world.clock.now_ms, kind, tuple(who), tuple(others), numbers)
+
+    # ---- whom -----------------------------------------------------------------------------------
+
+    def between(self, bounds: tuple[int, int]) -> int:
         return self.rng.randint(*bounds)
 
-    def _victim(self) -> Host | None:
+    def names(self) -> list[str]:
+        return sorted(host.name for host in self.world.hosts.values() if not host.finished)
+
+    def victim(self) -> Host | None:
         """Anybody, or rather often the leader."""
         leader = self.world.leader()
         if leader is not None and leader.alive and self.rng.random() < 0.35:
@@ -81,22 +111,22 @@ class Faults:
         alive = self.world.alive
         return self.rng.choice(alive) if alive else None
 
-    def _may_die(self) -> bool:
+    def may_die(self, count: int = 1) -> bool:
         """Whether a majority stays alive; now and then it need not."""
         members = self.world.members(self.world.height + 1)
         living = sum(self.world.hosts[member.peer].alive for member in members)
         needed = self.world.signed.genesis.needed(len(members))
-        return living - 1 >= needed or self.rng.random() < 0.1
+        return living - count >= needed or self.rng.random() < 0.1
 
-    def _may_go(self) -> bool:
+    def may_go(self) -> bool:
         """Those who go do not come back: a majority must remain, and enough workers for the run to go on.
 
         A majority of all members, and of those alive: the dead may be no members any more when it has gone.
         """
-        world, gone = self.world, self.asked_to_go
+        world, gone = self.world, self.gone
         members = [member.peer for member in world.members(world.height + 1)]
         alive = [peer for peer in members if world.hosts[peer].alive]
-        workers = sum(host.role is Role.WORKER and host.id not in gone for host in world.hosts.values())
+        workers = sum(host.role is Role.WORKER and host.id not in gone for host in world.alive)
         needed = world.signed.genesis.needed
         return (
             world.updates > 0
@@ -104,63 +134,184 @@ class Faults:
             and all(len(set(some) - gone) > needed(len(some)) for some in (members, alive))
         )
 
-    # ---- kinds ----------------------------------------------------------------------------------
+    def stayers(self) -> list[Host]:
+        """Workers that are alive and were not asked to go."""
+        return [host for host in self.world.alive if host.role is Role.WORKER and host.id not in self.gone]
 
-    def _crash(self) -> None:
-        down_ms, victim = self._between(DOWN_MS), self._victim()
-        if not self._may_die() or victim is None:
-            return
-        if self.rng.random() < 0.5:
-            self._set_trap(down_ms, frost=False)
-        else:
-            victim.crash()
-            self.world.clock.later(down_ms, self.world.revive, victim)
+    def spare(self) -> list[str]:
+        """The next machine that may come."""
+        return [self.world.hosts[peer].name for peer in self.world.waiting_to_join[:1]]
 
-    def _cut(self) -> None:
-        """A group is cut off, sometimes in one direction only."""
-        links, names = self.world.links, sorted(host.name for host in self.world.hosts.values())
-        count = self.rng.randint(1, max(1, len(names) // 2))
-        group = set(self.rng.sample(names, count))
-        leader = self.world.leader()
-        if leader is not None and self.rng.random() < 0.5:
-            group.add(leader.name)
-        links.cut, links.one_way = frozenset(group), self.rng.random() < 0.3
-        self.world.note("", f"cut off: {' '.join(sorted(group))}{' (one way)' if links.one_way else ''}")
-        self.world.clock.later(self._between(CUT_MS), self._heal, links.cut)
 
-    def _heal(self, group: frozenset[str]) -> None:
-        if self.world.links.cut is group:
-            self.world.links.cut = frozenset()
-            self.world.note("", "the cut heals")
+_Draw = Callable[[Faults], list[Strike]]
 
-    def _freeze(self) -> None:
-        for_ms, victim = self._between(FREEZE_MS), self._victim()
-        if self.rng.random() < 0.5:
-            self._set_trap(for_ms, frost=True)
-        elif victim is not None:
-            self.world.note(victim.name, f"freezes for {for_ms} ms")
-            victim.freeze(for_ms)
 
-    def _set_trap(self, for_ms: int, frost: bool) -> None:
-        trap = Trap(self.rng.choice(self.world.setting.moments), self.rng.random(), for_ms, frost)
-        self.world.traps = [*self.world.traps, trap][-TRAPS_MAX:]
+def _trap(faults: Faults, effect: str, bounds: tuple[int, int]) -> list[Strike]:
+    rng, now_ms = faults.rng, faults.world.clock.now_ms
+    moment = rng.choice(faults.world.setting.moments)
+    numbers = (rng.randint(0, 1000), rng.randint(*bounds))
+    return [Strike(now_ms, f"trap-{effect}", numbers=numbers, moment=moment)]
 
-    def _slow_down(self) -> None:
-        victim = self.rng.choice(sorted(self.world.hosts.values(), key=lambda host: host.name))
-        factor = self.rng.uniform(*SLOW_FACTOR)
-        self.world.note(victim.name, f"is {factor:.1f} times slower")
-        victim.step_ms = int(victim.step_ms * factor)
-        self.world.links.slowness = {victim.name: factor}
 
-    def _churn(self) -> None:
-        """A new worker comes, or one goes: after its contribution, or at once."""
-        world = self.world
-        if world.waiting_to_join and self.rng.random() < 0.5:
-            world.revive(world.hosts[world.waiting_to_join.pop(0)])
-            return
-        alive = [h for h in world.alive if h.role is Role.WORKER and h.id not in self.asked_to_go]
-        if alive and self._may_go():
-            victim, now = self.rng.choice(alive), self.rng.random() < 0.3
-            self.asked_to_go.add(victim.id)
-            world.note(victim.name, f"is asked to finish{' now' if now else ''}")
-            victim.act(victim.life, victim.take, e.Finish(now))
+def _crash(faults: Faults) -> list[Strike]:
+    """Half of them are started again at once, as a service is, so that they find their round unfinished."""
+    victim, bounds = faults.victim(), faults.rng.choice((DOWN_MS, SOON_MS))
+    if not faults.may_die() or victim is None:
+        return []
+    if faults.rng.random() < 0.5:
+        return _trap(faults, "crash", bounds)
+    return [faults.strike("crash", [victim.name], faults.between(bounds))]
+
+
+def _torn(faults: Faults) -> list[Strike]:
+    victim = faults.victim()
+    if not faults.may_die() or victim is None:
+        return []
+    return [faults.strike("torn", [victim.name], faults.between(DOWN_MS))]
+
+
+def _full(faults: Faults) -> list[Strike]:
+    victim = faults.victim()
+    if not faults.may_die() or victim is None:
+        return []
+    return [faults.strike("full", [victim.name], faults.between(FULL_MS))]
+
+
+def _wipe(faults: Faults) -> list[Strike]:
+    """One worker, not twice before the next commit: who is gone must be out of the members first."""
+    world, stayers, spare = faults.world, faults.stayers(), faults.spare()
+    if not spare or not stayers or world.height <= faults.wiped_at or not faults.may_go():
+        return []
+    victim = faults.rng.choice(stayers)
+    faults.gone.add(victim.id)
+    faults.wiped_at = world.height
+    return [faults.strike("wipe", [victim.name], faults.between(DOWN_MS), others=spare)]
+
+
+def _corrupt(faults: Faults) -> list[Strike]:
+    """The same third of the hosts at most, once all have the state: what was held is to be had somewhere."""
+    victim = faults.victim()
+    if (
+        victim is None
+        or not faults.world.updates
+        or len({*faults.rotten, victim.name}) > ROTTEN_HOSTS_SHARE * faults.world.setting.peers
+    ):
+        return []
+    faults.rotten.add(victim.name)
+    return [faults.strike("corrupt", [victim.name], faults.rng.randrange(1 << 16))]
+
+
+def _freeze(faults: Faults) -> list[Strike]:
+    for_ms, victim = faults.between(FREEZE_MS), faults.victim()
+    if faults.rng.random() < 0.5:
+        return _trap(faults, "frost", FREEZE_MS)
+    return [faults.strike("freeze", [victim.name], for_ms)] if victim is not None else []
+
+
+def _partition(faults: Faults) -> list[Strike]:
+    """A trap, two that do not reach each other, or a group cut off; one direction of it, or both."""
+    rng, names, leader = faults.rng, faults.names(), faults.world.leader()
+    chance, for_ms = rng.random(), faults.between(CUT_MS)
+    if chance < 0.35:
+        return _trap(faults, "cut", CUT_MS)
+    out, into = rng.choice(((1, 1), (1, 1), (1, 0), (0, 1)))
+    if chance < 0.55 and len(names) > 1:
+        one, other = rng.sample(names, 2)
+        return [faults.strike("cut", [one], for_ms, out, into, others=[other])]
+    group = set(rng.sample(names, rng.randint(1, max(1, len(names) // 2))))
+    if leader is not None and rng.random() < 0.5:
+        group.add(leader.name)
+    return [faults.strike("cut", sorted(group), for_ms, out, into)]
+
+
+def _lag(faults: Faults) -> list[Strike]:
+    """What the leader, or another, says comes late; or one message does, when its view is long over."""
+    if faults.rng.random() < 0.5:
+        return _trap(faults, "late", LATE_MS)
+    victim = faults.world.leader() if faults.rng.random() < 0.6 else faults.victim()
+    if victim is None:
+        return []
+    return [faults.strike("lag", [victim.name], faults.between(LAG_MS), faults.between(CUT_MS))]
+
+
+def _suspect(faults: Faults) -> list[Strike]:
+    """Some believe that the leader, or another, is gone."""
+    victim = faults.world.leader() if faults.rng.random() < 0.7 else faults.victim()
+    names = [host.name for host in faults.world.alive if host is not victim]
+    if victim is None or not names:
+        return []
+    believers = faults.rng.sample(names, faults.rng.randint(1, len(names)))
+    return [faults.strike("suspect", [victim.name], others=sorted(believers))]
+
+
+def _finish(faults: Faults) -> list[Strike]:
+    stayers = faults.stayers()
+    if not stayers or not faults.may_go():
+        return []
+    victim, now = faults.rng.choice(stayers), faults.rng.random() < 0.3
+    faults.gone.add(victim.id)
+    return [faults.strike("finish", [victim.name], int(now))]
+
+
+def _churn(faults: Faults) -> list[Strike]:
+    """A new worker comes, or one goes: after its contribution, or at once."""
+    spare = faults.spare()
+    if spare and faults.rng.random() < 0.5:
+        return [faults.strike("join", spare)]
+    return _finish(faults)
+
+
+def _burst(faults: Faults) -> list[Strike]:
+    """Evening or morning: up to a third go together, with a word or without, and others come with them."""
+    rng, stayers = faults.rng, faults.stayers()
+    together = max(1, len(stayers) // 3)
+    coming = [faults.world.hosts[p].name for p in faults.world.waiting_to_join[:together]]
+    strikes = [faults.strike("join", coming)] if coming and rng.random() < 0.7 else []
+    if rng.random() < 0.5:
+        for _ in range(rng.randint(1, together)):
+            strikes += _finish(faults)
+    elif stayers and faults.may_die(together):
+        away = sorted(host.name for host in rng.sample(stayers, together))
+        strikes.append(faults.strike("crash", away, faults.between(AWAY_MS)))
+    return strikes
+
+
+def _slow(faults: Faults) -> list[Strike]:
+    return [faults.strike("slow", [faults.rng.choice(faults.names())], faults.between(SLOW_PER_MILLE))]
+
+
+def _bandwidth(faults: Faults) -> list[Strike]:
+    """Some have just what the rules ask for, others more than ten times that."""
+    names = faults.names()
+    return [faults.strike("bandwidth", names, *(faults.between(HOST_BYTES_PER_MS) for _ in names))]
+
+
+def _skew(faults: Faults) -> list[Strike]:
+    draw = [
+        (name, faults.between(RATE_PER_MILLE), faults.rng.randrange(OFFSET_MS_MAX)) for name in faults.names()
+    ]
+    return [faults.strike("skew", [name], rate, offset_ms) for name, rate, offset_ms in draw]
+
+
+_STANDING: dict[str, _Draw] = {
+    "loss": lambda faults: [faults.strike("loss", ())],
+    "twice": lambda faults: [faults.strike("twice", ())],
+    "reorder": lambda faults: [faults.strike("reorder", ())],
+    "slow": _slow,
+    "bandwidth": _bandwidth,
+    "skew": _skew,
+}
+
+_TIMED: dict[str, tuple[int, _Draw]] = {
+    "crash": (2_500, _crash),
+    "wipe": (8_000, _wipe),
+    "torn": (5_000, _torn),
+    "full": (6_000, _full),
+    "corrupt": (6_000, _corrupt),
+    "freeze": (6_000, _freeze),
+    "partition": (6_000, _partition),
+    "lag": (5_000, _lag),
+    "suspect": (4_000, _suspect),
+    "churn": (6_000, _churn),
+    "burst": (12_000, _burst),
+}

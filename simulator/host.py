@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
+from atoll.protocol.fragments import fragment_of, start_digest
 from atoll.protocol.ids import Digest, PeerId
-from atoll.protocol.ledger import Role
 from atoll.protocol.peer import Peer, PeerConfig
+from atoll.protocol.roster import Role
 from atoll.simulator import content, transfers
 from atoll.simulator.disk import Disk
 from atoll.simulator.setting import STEP_MS, TOKENS
@@ -34,13 +35,17 @@ class Host:
     def __init__(self, world: World, name: str, peer_id: PeerId, role: Role) -> None:
         self.world, self.name, self.id, self.role = world, name, peer_id, role
         self.signer = SimulatedSigner(peer_id, world.ring)
-        self.config = PeerConfig(world.signed.manifest, role, content.part_bytes)
+        self.rules = world.signed.manifest.rounds
+        self.sizes = content.Sizes(self.rules.fragments, self.rules.exchange == "sparse")
+        self.config = PeerConfig(world.signed.manifest, role, self.sizes.part_bytes)
         self.disk = Disk()
         self.peer: Peer | None = None
         self.life = 0
         self.finished = False
         self.thaw_ms = 0
         self.step_ms = STEP_MS
+        self.full_until_ms = 0
+        self.rate, self.offset_ms = 1.0, 0
         self._down()
 
     def _down(self) -> None:
@@ -51,6 +56,8 @@ class Host:
         self.held_up = False
         self.fetching: set[Digest] = set()
         self.training = 0
+        self.orders: set[int] = set()
+        self.trained: dict[int, content.Contribution] = {}
         self.timers = 0
         self.waiting: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
 
@@ -64,12 +71,19 @@ class Host:
     def frozen(self) -> bool:
         return self.thaw_ms > self.world.clock.now_ms
 
+    def now_ms(self) -> int:
+        """This machine's monotonic clock: it starts anywhere in each life, and runs at its own rate."""
+        now_ms = self.world.clock.now_ms
+        return now_ms if self.rate == 1.0 else int(now_ms * self.rate) + self.offset_ms * self.life
+
     def boot(self) -> None:
         """Start a process on what the disk holds."""
         self.life += 1
+        self.world.lives_changed()
+        self.disk.check()
         ledger = self.disk.ledger(self.world.signed.genesis, self.signer)
         self.peer = Peer(self.config, self.signer, ledger, self.disk.saved())
-        self.state = self.disk.states[-1] if self.disk.states else None
+        self.state = self.disk.newest()
         self.take(e.Started(self.state, tuple(self.disk.results)))
         self._find()
 
@@ -91,9 +105,18 @@ class Host:
                 self.act(life, do, *arguments)
 
     def recover(self) -> None:
-        """The end of a frost, and of being slow."""
-        self.thaw_ms, self.step_ms = 0, STEP_MS
+        """The end of a frost, of being slow, and of a full disk."""
+        self.thaw_ms, self.step_ms, self.full_until_ms = 0, STEP_MS, 0
         self._thaw()
+
+    def no_room(self) -> bool:
+        """Whether a write fails: a node ends then, and can write again when there is room."""
+        if self.full_until_ms <= self.world.clock.now_ms:
+            return False
+        self.world.note(self.name, "cannot write")
+        self.crash()
+        self.world.revive(self)
+        return True
 
     def _find(self) -> None:
         """Discovery tells who takes part, dead ones too."""
@@ -118,7 +141,8 @@ class Host:
             return
         if self.world.trace is not None:
             self.world.trace.event(self, event)
-        self.queue.extend(peer.handle(event, self.world.clock.now_ms))
+        now_ms = self.world.clock.now_ms if self.rate == 1.0 else self.now_ms()
+        self.queue.extend(peer.handle(event, now_ms))
         if not self.held_up:
             self._drain()
 
@@ -130,7 +154,7 @@ class Host:
             if world.trace is not None:
                 world.trace.action(self, action)
             if world.traps and world.sprung(self, action):
-                return
+                continue
             perform[type(action)](self, action)
 
     def has(self, digest: Digest) -> bool:
@@ -141,26 +165,47 @@ class Host:
         """Whether it does give it to who asks."""
         return self.has(digest)
 
+    def has_state(self, anchor: Digest) -> bool:
+        return self.disk.state_of(anchor) is not None
+
     # ---- one method for each action -------------------------------------------------------------
 
     def _send(self, action: a.Send) -> None:
-        self.send_to(action.to, action.message)
+        self.send_to(action.to, action)
 
-    def send_to(self, receivers: tuple[PeerId, ...], message: Any) -> None:
+    def send_to(self, receivers: tuple[PeerId, ...], action: a.Send) -> None:
+        message = action.message
         world = self.world
         world.sent(self, receivers, message)
+        event, hosts, links, later = (
+            e.Received(self.id, message, action.epoch),
+            world.hosts,
+            world.links,
+            world.clock.later,
+        )
+        quiet = links.quiet
         for receiver in receivers:
-            other = world.hosts.get(receiver)
-            if other is None:
-                continue
-            if other.peer is None:
-                self._give_up(other, (5, 100), other.life)
-                continue
-            if not world.links.open(self.name, other.name):
-                self._give_up(other, (500, 3_000))
-                continue
-            for delay_ms in world.links.delays_ms(self.name, other.name):
-                world.clock.later(delay_ms, other.act, other.life, other.take, e.Received(self.id, message))
+            other = hosts.get(receiver)
+            if quiet and other is not None and other.peer is not None:
+                later(links.delay_ms(self.name, other.name), other.act, other.life, other.take, event)
+            else:
+                self._bring(other, event)
+
+    def bring(self, receiver: PeerId, action: a.Send) -> None:
+        """A message that left long ago is on its last leg."""
+        self._bring(self.world.hosts.get(receiver), e.Received(self.id, action.message, action.epoch))
+
+    def _bring(self, other: Host | None, event: e.Received) -> None:
+        if other is None:
+            return
+        world, links = self.world, self.world.links
+        if other.peer is None:
+            self._give_up(other, (5, 100), other.life)
+        elif not links.open(self.name, other.name):
+            self._give_up(other, (500, 3_000))
+        else:
+            for delay_ms in links.delays_ms(self.name, other.name):
+                world.clock.later(delay_ms, other.act, other.life, other.take, event)
 
     def _give_up(self, other: Host, within_ms: tuple[int, int], life: int | None = None) -> None:
         """Perhaps the transport says so, after a while, that this message could not be brought."""
@@ -175,7 +220,8 @@ class Host:
 
     def _set_timer(self, action: a.SetTimer) -> None:
         self.timers += 1
-        self.world.clock.later(action.after_ms, self.act, self.life, self._fire, action.timer)
+        after_ms = action.after_ms if self.rate == 1.0 else 1 + int(action.after_ms / self.rate)
+        self.world.clock.later(after_ms, self.act, self.life, self._fire, action.timer)
 
     def _fire(self, timer: e.Timer) -> None:
         self.timers -= 1
@@ -189,30 +235,43 @@ class Host:
             self.world.clock.later(1, self.act, self.life, self.take, e.BlobArrived(digest))
             return
         self.fetching.add(digest)
-        transfer = transfers.Transfer(
-            self,
-            action.ref.size,
-            action.holders,
-            lambda holder: holder.gives(digest),
-            lambda: self._arrived(digest, action.kind),
-            lambda: self._not_arrived(digest),
+        transfers.start(
+            self.world,
+            transfers.Transfer(
+                receiver=self,
+                holders=action.holders,
+                size=action.ref.size,
+                digest=digest,
+                has=_gives,
+                arrived=self._arrived,
+                failed=self._not_arrived,
+                what=(digest, action.kind),
+            ),
         )
-        transfers.start(self.world, transfer)
 
     def _arrived(self, digest: Digest, kind: str) -> None:
         assert self.peer is not None
         self.fetching.discard(digest)
-        (self.disk.results if kind == "result" else self.memory)[digest] = self.peer.round
+        if kind != "result":
+            self.memory[digest] = self.peer.round
+        elif self.no_room():
+            return
+        else:
+            self.disk.save(digest, self.peer.round)
         self.take(e.BlobArrived(digest))
 
-    def _not_arrived(self, digest: Digest) -> None:
+    def _not_arrived(self, digest: Digest, kind: str) -> None:
         self.fetching.discard(digest)
         self.take(e.BlobFailed(digest))
 
     def _train(self, action: a.Train) -> None:
+        """From the fragment as it is now. By then, all rounds that are no longer ahead have been settled."""
         self.training = action.round
         assert self.state is not None
-        anchor = self.state.anchor
+        anchor = start_digest(self.state.blobs, action.round, self.rules.fragments)
+        late = [round_ for round_ in self.orders if round_ < action.round - self.rules.overlap]
+        self.world.require(not late, f"{self.name} never heard what became of its rounds {late}")
+        self.orders.add(action.round)
         needed_ms = int(action.steps * self.step_ms * self.world.rng.uniform(0.8, 1.3))
         clock = self.world.clock
         clock.later(needed_ms // 2, self.act, self.life, self._progress, action)
@@ -223,15 +282,30 @@ class Host:
             self.take(e.Progress(action.round, action.steps // 2))
 
     def _trained(self, action: a.Train, anchor: Digest) -> None:
-        """Training ends, unless another round's began meanwhile; its parts live in memory only."""
+        """Training ends, unless another round's began meanwhile."""
         if self.training != action.round:
             return
         self.training = 0
-        parts = content.contribution(self.id, self.life, action.round, anchor, action.parts)
-        self.memory.update((ref.digest, action.round) for ref in parts)
-        event = e.Trained(action.round, TOKENS - self.world.rng.randint(0, 2) * 100, action.steps, parts)
-        self.world.trained(self, event)
-        self.take(event)
+        tokens = TOKENS - self.world.rng.randint(0, 2) * 100
+        if action.round in self.orders:
+            self.trained[action.round] = content.Contribution(action.round, anchor, tokens, action.steps)
+        self.take(e.Trained(action.round, tokens, action.steps))
+
+    def _encode(self, action: a.Encode) -> None:
+        after_ms = self.world.rng.randint(0, 20)
+        self.world.clock.later(after_ms, self.act, self.life, self._encoded, action)
+
+    def _encoded(self, action: a.Encode) -> None:
+        """Parts live in memory only, but for those that may become the update; none if the round is over."""
+        done = self.trained.get(action.round)
+        if done is None:
+            return
+        sizes = self.sizes.part_bytes(fragment_of(action.round, self.rules.fragments), action.parts)
+        done = content.encoded(self.id, self.life, done, sizes)
+        store = self.disk.results if action.lasting else self.memory
+        store.update((ref.digest, action.round) for ref in done.parts)
+        self.world.encoded(self, done)
+        self.take(e.Encoded(action.round, done.parts))
 
     def _aggregate(self, action: a.Aggregate) -> None:
         for _, _, ref in action.inputs:
@@ -240,8 +314,11 @@ class Host:
         self.world.clock.later(after_ms, self.act, self.life, self._aggregated, action)
 
     def _aggregated(self, action: a.Aggregate) -> None:
-        blob = content.mean(action)
-        self.disk.results[blob.digest] = action.round
+        if self.no_room():
+            return
+        sizes = self.sizes.part_bytes(fragment_of(action.round, self.rules.fragments), action.parts)
+        blob = content.mean(action, sizes[action.part])
+        self.disk.save(blob.digest, action.round)
         self.world.means[blob.digest] = action
         self.take(e.Aggregated(action.round, action.view, action.revision, action.part, blob))
 
@@ -258,27 +335,38 @@ class Host:
         self.world.clock.later(after_ms, self.act, self.life, self._applied, state, action)
 
     def _applied(self, state: e.StateLoaded, action: a.Apply) -> None:
-        self._have(content.stepped(state, action.body))
+        self._have(content.stepped(state, action.body, self.rules.fragments))
 
     def _have(self, state: e.StateLoaded) -> None:
         """Go on with a state at once; it comes to disk later, behind the peer's back."""
         self.state = state
         self.world.loaded(self, state)
         after_ms = self.world.rng.randint(10, SAVE_MS_MAX)
-        self.world.clock.later(after_ms, self.act, self.life, self.disk.keep, state)
+        self.world.clock.later(after_ms, self.act, self.life, self._save, state)
         self.take(state)
+
+    def _save(self, state: e.StateLoaded) -> None:
+        if not self.no_room():
+            self.disk.keep(state)
 
     def _load_state(self, action: a.LoadState) -> None:
         state = e.StateLoaded(action.round, action.anchor, action.blobs)
-        transfer = transfers.Transfer(
-            self,
-            sum(ref.size for ref in action.blobs),
-            action.holders,
-            lambda holder: holder.disk.state_of(action.anchor) is not None,
-            lambda: self._have(state),
-            lambda: self.take(e.StateFailed(action.round)),
+        transfers.start(
+            self.world,
+            transfers.Transfer(
+                receiver=self,
+                holders=action.holders,
+                size=sum(ref.size for ref in action.blobs),
+                digest=action.anchor,
+                has=Host.has_state,
+                arrived=self._have,
+                failed=self._no_state,
+                what=(state,),
+            ),
         )
-        transfers.start(self.world, transfer)
+
+    def _no_state(self, state: e.StateLoaded) -> None:
+        self.take(e.StateFailed(state.round))
 
     def _persist(self, action: a.Persist) -> None:
         self.held_up = True
@@ -286,8 +374,9 @@ class Host:
         self.world.clock.later(after_ms, self.act, self.life, self._written, action.record)
 
     def _written(self, record: a.Record) -> None:
-        self.write(record)
-        self._go_on()
+        if not self.no_room():
+            self.write(record)
+            self._go_on()
 
     def write(self, record: a.Record) -> None:
         """A write is complete. A commit that is on disk is one that this peer never takes back."""
@@ -307,9 +396,14 @@ class Host:
 
     def _forget(self, action: a.Forget) -> None:
         self.disk.forget(action.before_round)
-        self.memory = {digest: at for digest, at in self.memory.items() if at >= action.before_round}
+        if min(self.memory.values(), default=action.before_round) < action.before_round:
+            self.memory = {digest: at for digest, at in self.memory.items() if at >= action.before_round}
 
     def _settle(self, action: a.Settle) -> None:
+        known = action.round in self.orders
+        self.world.require(known, f"{self.name} settles round {action.round} twice, or without work for it")
+        self.orders.discard(action.round)
+        self.trained.pop(action.round, None)
         self.world.note(self.name, f"contribution to round {action.round}: {action.included}")
 
     def _rejected(self, action: a.Rejected) -> None:
@@ -320,8 +414,13 @@ class Host:
         self.world.note(self.name, f"ends: {action.reason}")
         if action.reason == "left":
             self.finished = True
+            self.world.lives_changed()
             self.life += 1
             self._down()
+
+
+def _gives(holder: Host, digest: Digest) -> bool:
+    return holder.gives(digest)
 
 
 _PERFORM: dict[type, Callable[[Host, Any], None]] = {
@@ -329,6 +428,7 @@ _PERFORM: dict[type, Callable[[Host, Any], None]] = {
     a.SetTimer: Host._set_timer,
     a.Fetch: Host._fetch,
     a.Train: Host._train,
+    a.Encode: Host._encode,
     a.Aggregate: Host._aggregate,
     a.Apply: Host._apply,
     a.Settle: Host._settle,

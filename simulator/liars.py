@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
+from atoll.protocol.commits import Body, Commit, Contributor, Kind, Rejection, Snapshot, vote_message
 from atoll.protocol.evidence import message_of
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_of
-from atoll.protocol.ledger import Body, Commit, Contributor, Kind, Member, Rejection, Role
-from atoll.protocol.proofs import Equivocation, Justification, Signatures, Stage, promise_message
+from atoll.protocol.proofs import Equivocation, Justification, Place, Signatures, Stage, promise_message
+from atoll.protocol.roster import Member, Role
 from atoll.simulator.host import Host
 
 if TYPE_CHECKING:
@@ -58,15 +60,16 @@ class Liar(Host):
                 kind.hear(event.sender, event.message)
         super().take(event)
 
-    def send_to(self, receivers: tuple[PeerId, ...], message: Any) -> None:
-        said: Said = [(receivers, message)]
+    def send_to(self, receivers: tuple[PeerId, ...], action: a.Send) -> None:
+        said: Said = [(receivers, action.message)]
         for kind in self.lying:
             said = [lie for to, what in said for lie in kind.say(to, what)]
         for to, what in said:
-            self.send_as_it_is(to, what)
+            self.send_as_it_is(to, what, action.epoch)
 
-    def send_as_it_is(self, receivers: tuple[PeerId, ...], message: Any) -> None:
-        super().send_to(tuple(to for to in receivers if to != self.id), message)
+    def send_as_it_is(self, receivers: tuple[PeerId, ...], message: Any, epoch: int = 0) -> None:
+        others = tuple(to for to in receivers if to != self.id)
+        super().send_to(others, a.Send(others, message, epoch))
 
     def gives(self, digest: Digest) -> bool:
         return super().gives(digest) and all(kind.gives(digest) for kind in self.kinds)
@@ -83,7 +86,7 @@ class Liar(Host):
 
     def votes(self, stage: Stage, round_: int, view: int, body: Digest) -> dict[PeerId, bytes]:
         """The votes of all liars for anything."""
-        message = message_of(self.world.signed.run_id, round_, view, stage, body)
+        message = message_of(Place(self.world.signed.run_id, 0, round_), view, stage, body)
         return {liar.id: liar.signer.sign(message) for liar in self.world.liars}
 
     def signed(self, propose: m.Propose, body: Body) -> m.Propose:
@@ -104,7 +107,8 @@ class Liar(Host):
 
     def another(self, body: Body) -> Body:
         """Just as good as the first, and not the first."""
-        return replace(body, rejected=(*body.rejected, Rejection(self.id, "another story")))
+        others = (rejection for rejection in body.rejected if rejection.peer != self.id)
+        return replace(body, rejected=(*others, Rejection(self.id, "another story")))
 
 
 class Lie:
@@ -259,7 +263,8 @@ class FalsePromises(Lie):
             return [(receivers, message)]
         body, view = self.liar.another(body), message.view - 1
         votes = tuple(self.liar.votes(Stage.PREPARE, message.round, view, body.digest).items())
-        word = promise_message(body.run_id, message.round, message.view, (view, body.digest))
+        place = Place(body.run_id, body.epoch, message.round)
+        word = promise_message(place, message.view, (view, body.digest))
         lie = m.Promise(message.round, message.view, (view, body), self.liar.signer.sign(word), votes)
         return [(receivers, lie)]
 
@@ -392,6 +397,7 @@ class FalseStates(Lie):
                 Kind.SKIP,
                 peer.catchup.state.anchor,
                 peer.terms.members,
+                peer.terms.members,
             )
             votes = tuple(self.liar.votes(Stage.COMMIT, message.round, 0, body.digest).items())
             self.liar.send_as_it_is(
@@ -424,7 +430,7 @@ class Slanders(Lie):
             return
         victim, bodies = rng.choice(self.liar.others), (digest_of(b"one"), digest_of(b"two"))
         own = self.liar.votes(Stage.PREPARE, peer.round, 0, bodies[0])[self.liar.id]
-        lie = Equivocation(victim, peer.round, 0, Stage.PREPARE, bodies, (own, rng.randbytes(64)))
+        lie = Equivocation(victim, 0, peer.round, 0, Stage.PREPARE, bodies, (own, rng.randbytes(64)))
         self.liar.send_as_it_is(self.liar.others, m.Accuse(peer.round, (lie,)))
 
     def say(self, receivers: tuple[PeerId, ...], message: Any) -> Said:
@@ -443,6 +449,39 @@ class Slanders(Lie):
         return replace(body, members=rng.choice([kept, late, more]))
 
 
+class Usurps(Lie):
+    """Speaks for the run authority: recoveries, snapshots and seals of its own, and epochs yet to come."""
+
+    def beat(self) -> None:
+        peer, rng = self.liar.peer, self.liar.rng
+        if peer is None or not peer.ready or peer.catchup.anchor is None:
+            return
+        terms, epoch = peer.terms, rng.choice([0, 1, 1 << 20])
+        friends = tuple(m for m in terms.members if self.liar.world.hosts[m.peer].lies)
+        body = Body(
+            terms.run_id,
+            terms.round,
+            terms.parent,
+            Kind.RECOVERY,
+            peer.catchup.anchor,
+            terms.members,
+            friends or terms.members,
+            epoch=epoch,
+        )
+        word = self.liar.signer.sign(vote_message(terms.run_id, terms.round, 0, body.digest, epoch))
+        name = rng.choice([self.liar.id, peer.ledger.genesis.authority])
+        blank = Snapshot(peer.round + 3, epoch, body.digest, 9, body.members)
+        snapshot = replace(blank, signature=self.liar.signer.sign(blank.message(terms.run_id)))
+        commits = (Commit(body, 0, ((name, word),)),)
+        for what in (
+            m.Commits(peer.round + 1, commits, peer.round),
+            m.Commits(peer.round + 1, (), peer.round + 3, snapshot),
+            m.Seal(peer.round, max(1, peer.ledger.height), word),
+            m.Alive(peer.round, peer.view, 1),
+        ):
+            self.liar.send_as_it_is(self.liar.others, what, epoch)
+
+
 LIES: dict[str, Callable[[Liar], Lie]] = {
     "two stories": TwoStories,
     "silent": Silent,
@@ -458,6 +497,7 @@ LIES: dict[str, Callable[[Liar], Lie]] = {
     "false states": FalseStates,
     "withholds": Withholds,
     "slanders": Slanders,
+    "usurps": Usurps,
 }
 LIES_EACH = 3
 

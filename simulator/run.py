@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,9 +19,11 @@ from atoll.simulator.checkers import all_checkers
 from atoll.simulator.checkers.liveness import Liveness
 from atoll.simulator.faults import Faults
 from atoll.simulator.setting import FAULTS, Setting, setting
+from atoll.simulator.strikes import Strike
 from atoll.simulator.world import Violation, World
 
 ROUND_MS_MAX = 20_000
+COLLECT_EVERY = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +43,26 @@ class Outcome:
     virtual_ms: int
     rejected: dict[str, int]
     trace: list[str] = field(default_factory=list)
+    strikes: tuple[Strike, ...] = ()
 
 
-def trial(seed: int, chosen: Setting, traced: bool = False, checkers: Sequence[Any] | None = None) -> Outcome:
-    """Faults for `rounds` updates (or a time limit), then none, and everybody must get on."""
+def trial(
+    seed: int,
+    chosen: Setting,
+    traced: bool = False,
+    checkers: Sequence[Any] | None = None,
+    strikes: Sequence[Strike] | None = None,
+) -> Outcome:
+    """Faults for `rounds` updates (or a time limit), then none, and everybody must get on.
+
+    The faults are drawn from the seed, or are just `strikes`.
+    """
     world = World(seed, chosen, all_checkers() if checkers is None else checkers, traced)
+    faults = Faults(world, strikes)
     violation = stuck = None
     try:
-        stuck = _live(world)
+        with rare_collections():
+            stuck = _live(world, faults)
     except Violation as error:
         violation = str(error)
     except Exception as error:  # noqa: BLE001 - a peer that raises is a finding, and the other seeds go on
@@ -67,12 +83,24 @@ def trial(seed: int, chosen: Setting, traced: bool = False, checkers: Sequence[A
         virtual_ms=world.clock.now_ms,
         rejected=dict(world.rejected),
         trace=world.trace.lines if world.trace else [],
+        strikes=tuple(faults.struck),
     )
 
 
-def _live(world: World) -> str | None:
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Look for garbage in cycles rarely: a large world has millions of objects, and hardly a cycle dies."""
+    usual = gc.get_threshold()
+    gc.set_threshold(COLLECT_EVERY, 10, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+
+
+def _live(world: World, faults: Faults) -> str | None:
     """Run a world to its end; what it is stuck on, or None."""
-    faults, rounds = Faults(world), world.setting.rounds
+    rounds = world.setting.rounds
     world.boot()
     faults.start()
     world.clock.run(rounds * ROUND_MS_MAX, lambda: world.updates >= rounds)
@@ -89,11 +117,18 @@ def run_network(
     seeds: Sequence[int],
     faults: str,
     progress: Callable[[Outcome], None] | None = None,
+    mode: str = "",
     liars: int = 0,
     votes: str = "majority",
 ) -> dict[str, Any]:
     """Try every seed; a dictionary that can be printed as JSON. ConfigError if the values make no sense."""
-    chosen = setting(peers, rounds, faults, liars, votes)
+    return try_seeds(seeds, setting(peers, rounds, faults, mode, liars, votes), progress)
+
+
+def try_seeds(
+    seeds: Sequence[int], chosen: Setting, progress: Callable[[Outcome], None] | None = None
+) -> dict[str, Any]:
+    """Try every seed of one setting."""
     began = time.perf_counter()
     outcomes = []
     for outcome in _outcomes(seeds, chosen):
@@ -149,9 +184,10 @@ def summary(outcomes: Sequence[Outcome], chosen: Setting, seconds: float) -> dic
 def replay(seed: int, chosen: Setting) -> str:
     """The command that runs this seed again, with every event in sight."""
     faults = "heavy" if chosen.faults == set(FAULTS) else ",".join(sorted(chosen.faults)) or "none"
+    mode = f"--mode {chosen.mode} " if chosen.mode else ""
     return (
         f"atoll simulate network --peers {chosen.peers} --rounds {chosen.rounds} "
-        f"--seeds {seed}:{seed + 1} --faults {faults}"
-        f"{f' --liars {chosen.liars}' if chosen.liars else ''}"
-        f"{f' --votes {chosen.votes}' if chosen.votes != 'majority' else ''} --trace"
+        f"--seeds {seed}:{seed + 1} --faults {faults} {mode}"
+        f"{f'--liars {chosen.liars} ' if chosen.liars else ''}"
+        f"{f'--votes {chosen.votes} ' if chosen.votes != 'majority' else ''}--trace"
     )

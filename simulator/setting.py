@@ -9,32 +9,64 @@ from functools import cache
 from atoll.protocol.errors import ConfigError
 from atoll.protocol.ids import PeerId
 from atoll.protocol.keys import Key
-from atoll.protocol.ledger import liars_max
 from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, RoundRules, SignedManifest, sign
+from atoll.protocol.roster import liars_max
 from atoll.simulator.content import NUMEL, initial_state
 from atoll.simulator.traps import MOMENTS, TWO_STAGES
 
-FAULTS = ("crash", "loss", "reorder", "partition", "freeze", "slow", "churn")
-PEERS_MAX = 256
+FAULTS = (
+    "crash",
+    "wipe",
+    "torn",
+    "full",
+    "corrupt",
+    "freeze",
+    "loss",
+    "twice",
+    "reorder",
+    "partition",
+    "bandwidth",
+    "lag",
+    "slow",
+    "skew",
+    "suspect",
+    "churn",
+    "burst",
+)
+PEERS_MAX = 4097
 ROUNDS_MAX = 10_000
 STEPS, STEP_MS, TOKENS = 10, 100, 10_000
+MODES = {
+    "dense": (1, False, "dense"),
+    "fragments": (4, False, "dense"),
+    "streaming": (4, True, "dense"),
+    "sparse": (1, False, "sparse"),
+    "sparse-streaming": (4, True, "sparse"),
+}
+"""How updates are exchanged: fragments, whether training runs 1 to 3 rounds ahead, and the exchange."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """`peers` workers, and one witness on top: the coordinator. `rounds` outer updates under faults.
 
-    Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule.
-    Of the workers, `liars` lie: how is in `liars.py`, and `lies` chooses among the kinds.
+    Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule. `mode` is
+    one of MODES, or empty: then the seed chooses. Of the workers, `liars` lie: how is in `liars.py`, and
+    `lies` chooses among the kinds.
     """
 
     peers: int
     rounds: int
     faults: frozenset[str] = frozenset()
     moments: tuple[str, ...] = tuple(MOMENTS)
+    mode: str = ""
     votes: str = "majority"
     liars: int = 0
     lies: tuple[str, ...] = ()
+
+    def mode_of(self, seed: int) -> str:
+        """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
+        return self.mode or tuple(MODES)[seed % len(MODES)]
 
     def certifies(self, votes: int, members: int) -> bool:
         """Whether so many are a majority, or more than two thirds: worked out here again."""
@@ -42,16 +74,21 @@ class Setting:
 
     @property
     def joining_later(self) -> int:
-        """Workers that come while the run is under way."""
-        return max(1, self.peers // 4) if "churn" in self.faults else 0
+        """Workers that come while the run is under way, and those that take a wiped one's place."""
+        coming = {"churn": self.peers // 4, "burst": self.peers // 3, "wipe": self.peers // 4}
+        return sum(max(1, count) for kind, count in coming.items() if kind in self.faults)
 
 
-def setting(peers: int, rounds: int, faults: str, liars: int = 0, votes: str = "majority") -> Setting:
+def setting(
+    peers: int, rounds: int, faults: str, mode: str = "", liars: int = 0, votes: str = "majority"
+) -> Setting:
     """A checked setting; ConfigError says what would be right."""
     if not 1 <= peers <= PEERS_MAX:
         raise ConfigError(f"peers = {peers}", "simulate network", f"1 to {PEERS_MAX} workers")
     if not 1 <= rounds <= ROUNDS_MAX:
         raise ConfigError(f"rounds = {rounds}", "simulate network", f"1 to {ROUNDS_MAX}")
+    if mode and mode not in MODES:
+        raise ConfigError(f"unknown mode {mode!r}", "simulate network", f"one of {', '.join(MODES)}")
     if votes not in ("majority", "two-thirds"):
         raise ConfigError(f"votes = {votes!r}", "simulate network", "'majority' or 'two-thirds'")
     most = liars_max(peers + 1) if votes == "two-thirds" else 0
@@ -59,7 +96,7 @@ def setting(peers: int, rounds: int, faults: str, liars: int = 0, votes: str = "
         right = "--votes two-thirds" if votes == "majority" else f"at most {most} of {peers + 1} members"
         raise ConfigError(f"liars = {liars}", "simulate network", right)
     moments = (*MOMENTS, *TWO_STAGES) if votes == "two-thirds" else tuple(MOMENTS)
-    return Setting(peers, rounds, faults_of(faults), moments, votes, liars)
+    return Setting(peers, rounds, faults_of(faults), moments, mode, votes, liars)
 
 
 def faults_of(text: str) -> frozenset[str]:
@@ -93,6 +130,7 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
 
     Every fourth seed's run is complete when all goes well: then everybody must end. The others go on.
     """
+    fragments, streaming, exchange = MODES[chosen.mode_of(seed)]
     return RoundRules(
         rounds=chosen.rounds + FURTHER_UPDATES if seed % 4 == 3 else 0,
         grace_ms_min=200,
@@ -101,13 +139,18 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         deadline_ms=4_000,
         retry_ms=300,
         lease_ms=3_000,
+        owners_max=16,
         start_workers=chosen.peers,
+        fragments=fragments,
+        overlap=1 + seed % (fragments - 1) if streaming else 0,
+        exchange=exchange,
         votes=chosen.votes,
     )
 
 
 def manifest_of(seed: int, chosen: Setting, witness: PeerId, workers: tuple[PeerId, ...]) -> SignedManifest:
     """A real, signed manifest. The first member is the witness; the workers join it as outsiders do."""
+    round_rules = rules(seed, chosen)
     policy = "open" if chosen.votes == "majority" else "allowlist"
     allow = () if policy == "open" else workers
     return sign(
@@ -115,9 +158,9 @@ def manifest_of(seed: int, chosen: Setting, witness: PeerId, workers: tuple[Peer
             name=f"simulation {seed}",
             authority=_authority().peer,
             numel=NUMEL,
-            anchor_blobs=initial_state(),
+            anchor_blobs=initial_state(round_rules.fragments),
             assignment=Assignment(STEPS, TOKENS),
-            rounds=rules(seed, chosen),
+            rounds=round_rules,
             membership=MembershipRules(policy, witnesses=(witness,), allow=allow),
         ),
         _authority(),

@@ -6,21 +6,30 @@ Ed25519 one does. Identities are real-looking peer ids, because ledger and manif
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from atoll.protocol.ids import PeerId, peer_id
 from atoll.protocol.keys import SIGNATURE_BYTES
 
+MADE_MAX = 1 << 15
+
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """The secret of every peer of one world."""
+    """The secret of every peer of one world, and the last signatures: everybody checks the same ones."""
 
     secrets: dict[PeerId, bytes]
+    made: dict[tuple[PeerId, bytes], bytes] = field(default_factory=dict)
 
     def signature(self, peer: PeerId, message: bytes) -> bytes:
-        return blake2b(message, key=self.secrets[peer], digest_size=SIGNATURE_BYTES).digest()
+        known = self.made.get((peer, message))
+        if known is None:
+            if len(self.made) >= MADE_MAX:
+                self.made.clear()
+            known = blake2b(message, key=self.secrets[peer], digest_size=SIGNATURE_BYTES).digest()
+            self.made[peer, message] = known
+        return known
 
     def verify(self, peer: PeerId, message: bytes, signature: bytes) -> bool:
         return peer in self.secrets and self.signature(peer, message) == signature

@@ -56,7 +56,7 @@ class Trace:
                 text = f"COMMIT r{commit.body.round} v{commit.view} {self.body(commit.body)}"
             case a.Persist(a.Promised(round_, view)):
                 text = f"persist promised r{round_} v{view}"
-            case a.Persist(a.Prepared(round_, seen)):
+            case a.Persist(a.Prepared(_, round_, seen)):
                 text = f"persist prepared r{round_} v{seen.view} {seen.body[:8]}"
             case a.Persist(a.Accused(_, evidence)):
                 text = f"persist evidence against {self.name(evidence.peer)} in v{evidence.view}"

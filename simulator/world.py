@@ -6,15 +6,18 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+from zlib import crc32
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
+from atoll.protocol.commits import Body, Commit
 from atoll.protocol.ids import Digest, PeerId
-from atoll.protocol.ledger import Body, Commit, Member, Role
+from atoll.protocol.roster import Member, Role, committee
 from atoll.simulator.clock import Clock
+from atoll.simulator.content import Contribution
 from atoll.simulator.host import Host
 from atoll.simulator.liars import Liar, kinds_of
-from atoll.simulator.links import Links
+from atoll.simulator.links import Cut, Links
 from atoll.simulator.setting import Setting, manifest_of
 from atoll.simulator.signing import key_ring
 from atoll.simulator.trace import Trace
@@ -22,6 +25,8 @@ from atoll.simulator.traffic import Traffic
 from atoll.simulator.traps import Trap
 
 JOIN_MS_MAX = 2_000
+KNOWN_MAX = 64
+CUTS_MAX = 6
 
 
 class Violation(Exception):
@@ -42,7 +47,7 @@ class World:
         self.rejected: Counter[str] = Counter()
         self.traps: list[Trap] = []
         self.means: dict[Digest, a.Aggregate] = {}
-        self.contributions: dict[tuple[PeerId, int], list[e.Trained]] = {}
+        self.contributions: dict[tuple[PeerId, int], list[Contribution]] = {}
         self.chain: list[Commit] = []
         self.updates = 0
         self.view_max = 0
@@ -51,10 +56,12 @@ class World:
         for index, peer in enumerate(ids[1:], 1):
             self.hosts[peer] = Host(self, f"p{index}", peer, Role.WORKER)
         self.waiting_to_join = ids[1 + chosen.peers :]
+        self._known: tuple[PeerId, ...] = ()
         chance = random.Random(f"{seed} liars")
         for peer in chance.sample(ids[1 : 1 + chosen.peers], chosen.liars):
             kinds = kinds_of(chosen.lies, chance)
             self.hosts[peer] = Liar(self, self.hosts[peer].name, peer, kinds, random.Random(f"{seed} {peer}"))
+        self.named = {host.name: host for host in self.hosts.values()}
 
     def _watch(self, watchers: Sequence[Any]) -> None:
         """Each watcher has the methods for what it wants to see."""
@@ -79,7 +86,13 @@ class World:
             host.boot()
 
     def revive(self, host: Host) -> None:
-        if not host.alive and not host.finished:
+        """Start a process again, as soon as there is room on its disk."""
+        wait_ms = host.full_until_ms - self.clock.now_ms
+        if host.alive or host.finished:
+            return
+        if wait_ms > 0:
+            self.clock.later(wait_ms, self.revive, host)
+        else:
             self.note(host.name, "is back")
             host.boot()
 
@@ -88,6 +101,11 @@ class World:
     def members(self, round_: int) -> tuple[Member, ...]:
         """The members of a round, by the commits seen so far anywhere."""
         return self.signed.genesis.members if round_ == 1 else self.chain[round_ - 2].body.members
+
+    def voters(self, round_: int) -> tuple[PeerId, ...]:
+        """Who of them votes."""
+        parent = self.chain[round_ - 2].body.digest if round_ > 1 else self.signed.run_id
+        return committee(self.members(round_), parent, self.signed.manifest.rounds.committee_max)
 
     @property
     def height(self) -> int:
@@ -103,11 +121,19 @@ class World:
         return [host for host in self.hosts.values() if isinstance(host, Liar)]
 
     def known_to(self, host: Host) -> tuple[PeerId, ...]:
-        return tuple(
-            other.id
-            for other in self.hosts.values()
-            if other is not host and other.life and not other.finished
-        )
+        """Whom discovery names, the dead too; in a large network another few for each who asks."""
+        if not self._known:
+            self._known = tuple(one.id for one in self.hosts.values() if one.life and not one.finished)
+        known, count = self._known, len(self._known)
+        if count > KNOWN_MAX:
+            at = crc32(host.id.encode()) % count
+            known = (known + known)[at : at + KNOWN_MAX]
+        return tuple(peer for peer in known if peer != host.id)
+
+    def lives_changed(self) -> None:
+        """Somebody was born, or is gone for good."""
+        self._known = ()
+        self.clock.news = True
 
     def leader(self) -> Host | None:
         """Who leads in the eyes of the peer that is furthest."""
@@ -129,12 +155,29 @@ class World:
             raise Violation(what)
 
     def sprung(self, host: Host, action: a.Action) -> bool:
-        """Whether a trap was waiting for just this action; the host is down then."""
-        for trap in self.traps:
-            if trap.springs(self, host, action):
+        """Whether a trap was waiting for just this action, and took care of it."""
+        for trap in self.traps if not host.lies else ():
+            if trap.waits_for(action):
                 self.traps.remove(trap)
+                trap.spring(self, host, action)
                 return True
         return False
+
+    def cut_off(
+        self, group: frozenset[str], for_ms: int, out: bool, into: bool, others: frozenset[str] | None = None
+    ) -> None:
+        """What `group` sends does not reach the others, or what they send does not reach it, for a while."""
+        rest = others if others is not None else frozenset(self.named) - group
+        cuts = [Cut(group, rest)] * out + [Cut(rest, group)] * into
+        ways = "both ways" if out and into else "outwards" if out else "inwards"
+        far = f" from {' '.join(sorted(others))}" if others is not None else ""
+        self.note("", f"cut off: {' '.join(sorted(group))}{far} ({ways}, {for_ms} ms)")
+        self.links.cuts = (*self.links.cuts, *cuts)[-CUTS_MAX:]
+        self.clock.later(for_ms, self._heal, cuts)
+
+    def _heal(self, cuts: list[Cut]) -> None:
+        self.links.cuts = tuple(cut for cut in self.links.cuts if cut not in cuts)
+        self.note("", f"a cut heals, {len(self.links.cuts)} are left")
 
     def sent(self, host: Host, receivers: tuple[PeerId, ...], message: Any) -> None:
         if host.lies:
@@ -143,10 +186,11 @@ class World:
         for see in self._on_send:
             see(host, receivers, message)
 
-    def trained(self, host: Host, event: e.Trained) -> None:
-        self.contributions.setdefault((host.id, event.round), []).append(event)
+    def encoded(self, host: Host, done: Contribution) -> None:
+        self.contributions.setdefault((host.id, done.round), []).append(done)
 
     def loaded(self, host: Host, state: e.StateLoaded) -> None:
+        self.clock.news = True
         for see in self._on_state if not host.lies else ():
             see(host, state)
 
@@ -154,6 +198,7 @@ class World:
         """A peer takes a commit into its ledger. The watchers see it before it becomes part of the chain."""
         if host.lies:
             return
+        self.clock.news = True
         for see in self._on_commit:
             see(host, commit)
         if commit.body.round == len(self.chain) + 1:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
+from atoll.protocol import relay
 from atoll.protocol.admission import refusal
-from atoll.protocol.duties import rounds
+from atoll.protocol.commits import Commit, Snapshot
+from atoll.protocol.duties import recovery, rounds
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import PeerId, short
-from atoll.protocol.ledger import Commit
 from atoll.protocol.proofs import Farewell, Joining, joining_message
 from atoll.protocol.proven import farewell_objection, joining_objection
 
@@ -34,42 +35,81 @@ def react(peer: Peer) -> None:
 
 def adopt(peer: Peer, commits: tuple[Commit, ...], tell: Collection[PeerId] = ()) -> str | None:
     """Take certified commits in order, pass the first on, go to the next round; why not, if not."""
-    height, fault = peer.ledger.height, None
+    height, first, fault = peer.ledger.height, None, None
     for commit in commits:
-        if commit.body.round <= peer.ledger.height:
+        again = commit.body.round <= peer.ledger.height
+        if again and not peer.ledger.replaces(commit):
             continue
         try:
             peer.ledger.append(commit, peer.signer)
         except RemoteProtocolError as error:
             fault = str(error)
             break
+        if again:
+            _rewind(peer, commit.body.round)
         peer.out.append(a.Persist(a.Committed(commit)))
-    if peer.ledger.height > height:
-        _move_on(peer, peer.ledger.commit(height + 1), tell)
+        first = first or commit
+    if first is not None:
+        _move_on(peer, min(height, first.body.round - 1), first, tell)
     return fault
 
 
-def _move_on(peer: Peer, first: Commit, tell: Collection[PeerId]) -> None:
+def _rewind(peer: Peer, round_: int) -> None:
+    """A recovery took the place of commits that this peer had: so did the state that they led to."""
+    peer.out.append(a.Persist(a.Rewound(round_)))
+    peer.catchup.rewound(round_)
+    peer.sealed = None
+    _give_up_work(peer)
+
+
+def _give_up_work(peer: Peer) -> None:
+    """The ledger jumped: nothing that was trained for is one of its rounds any more."""
+    for round_ in peer.working.drop():
+        peer.out.append(a.Settle(round_, False, peer.rules.late))
+
+
+def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -> None:
     """Settle what this peer did for the round that is over, and enter the one after the last commit."""
+    tell = tell or relay.receivers(peer.terms, peer.me)
     if tell:
-        peer.out.append(a.Send(tuple(tell), m.Commits(peer.round, (first,), peer.ledger.height)))
-    if peer.training == first.body.round:
-        included = any(c.peer == peer.me for c in first.body.contributors)
-        peer.out.append(a.Settle(peer.training, included, peer.rules.late))
+        news = m.Commits(peer.round, (first,), peer.ledger.height)
+        peer.out.append(a.Send(tuple(tell), news, peer.ledger.epoch))
+    for round_ in range(first.body.round, peer.ledger.height + 1):
+        if peer.working.settle(round_):
+            included = any(c.peer == peer.me for c in peer.ledger.commit(round_).body.contributors)
+            peer.out.append(a.Settle(round_, included, peer.rules.late))
     peer.why = f"commit {peer.ledger.height} ({peer.ledger.commits[-1].body.kind.name.lower()})"
-    for member in peer.ledger.members:
-        peer.joiners.pop(member.peer, None)
-        peer.joinings.pop(member.peer, None)
     rounds.enter_round(peer)
+    for who in peer.joiners.keys() & peer.terms.places.keys():
+        if peer.terms.role_of(who) is peer.joiners[who][0]:
+            del peer.joiners[who]
+            peer.joinings.pop(who, None)
+    recovery.seal(peer, height)
+
+
+def audience(peer: Peer, commit: Commit) -> tuple[PeerId, ...]:
+    """Whom the leader itself tells: those who vote, those who join, and its place in the tree."""
+    body = commit.body
+    joined = {member.peer for member in body.members} - peer.terms.places.keys()
+    told = {*peer.terms.voters, *joined, *relay.receivers(peer.terms, peer.me)}
+    return tuple(sorted(told - {peer.me}))
+
+
+def rebase(peer: Peer, snapshot: Snapshot) -> None:
+    """Begin the ledger after this snapshot."""
+    peer.ledger.rebase(snapshot)
+    peer.out.append(a.Persist(a.Rebased(snapshot, tuple(peer.ledger.commits))))
 
 
 # ---- commits ------------------------------------------------------------------------------------
 
 
-def answer_old(peer: Peer, sender: PeerId, round_: int) -> None:
+def answer_old(peer: Peer, sender: PeerId, round_: int, epoch: int) -> None:
     """One that lags gets the commits it lacks; once in a round is enough, it asks if they were lost."""
     if sender != peer.me and sender not in peer.answered and len(peer.answered) < JOINERS_MAX:
         peer.answered.add(sender)
+        if epoch < peer.ledger.epoch:
+            round_ = min(round_, peer.ledger.first_after(epoch))
         _send_commits(peer, sender, round_)
 
 
@@ -81,9 +121,12 @@ def ask_new(peer: Peer, sender: PeerId) -> None:
 
 
 def _send_commits(peer: Peer, to: PeerId, round_: int) -> None:
-    commits = peer.ledger.since(round_, COMMITS_BYTES_MAX)
-    if commits:
-        peer.tell(to, m.Commits(peer.round, commits, peer.ledger.height))
+    """Commits from a round on; before them the snapshot that they follow, if the receiver lacks that too."""
+    ledger = peer.ledger
+    commits = ledger.since(round_, COMMITS_BYTES_MAX)
+    snapshot = ledger.base if round_ <= ledger.begin else None
+    if commits or snapshot:
+        peer.tell(to, m.Commits(peer.round, commits, ledger.height, snapshot))
 
 
 def on_ask_commits(peer: Peer, sender: PeerId, ask: m.AskCommits) -> None:
@@ -94,14 +137,33 @@ def on_ask_commits(peer: Peer, sender: PeerId, ask: m.AskCommits) -> None:
 
 
 def on_commits(peer: Peer, sender: PeerId, message: m.Commits) -> None:
+    if message.snapshot is not None:
+        _take_snapshot(peer, sender, message.snapshot)
     before = peer.ledger.height
-    if message.commits and message.commits[0].body.round > before + 1:
-        return ask_new(peer, sender)
+    if not message.commits or message.commits[0].body.round > before + 1:
+        return ask_new(peer, sender) if message.height > before else None
     if fault := adopt(peer, message.commits):
         peer.refuse(sender, fault)
     elif message.height > peer.ledger.height > before:
         peer.tell(sender, m.AskCommits(peer.round))
     return None
+
+
+def _take_snapshot(peer: Peer, sender: PeerId, snapshot: Snapshot) -> None:
+    """Go on from what the authority signed, if that is further than this peer came, or of a later epoch."""
+    ledger = peer.ledger
+    if (snapshot.epoch, snapshot.round) <= (ledger.epoch, ledger.height):
+        return
+    try:
+        ledger.check_snapshot(snapshot, peer.signer)
+    except RemoteProtocolError as error:
+        peer.refuse(sender, str(error))
+        return
+    if snapshot.epoch > ledger.epoch:
+        _rewind(peer, 1)
+    _give_up_work(peer)
+    rebase(peer, snapshot)
+    rounds.enter_round(peer)
 
 
 # ---- states -------------------------------------------------------------------------------------
@@ -163,13 +225,14 @@ def on_join(peer: Peer, sender: PeerId, join: m.Join) -> None:
     if join.round > peer.round:
         return ask_new(peer, sender)
     if join.round < peer.round:
-        answer_old(peer, sender, join.round)
+        answer_old(peer, sender, join.round, peer.ledger.epoch)
         if join.round < peer.round - peer.rules.keep_rounds // 2:
             return None
     if reason := _join_objection(peer, sender, join):
         return peer.refuse(sender, reason)
     peer.leavers.discard(sender)
-    if sender not in peer.terms.voters and (sender in peer.joiners or len(peer.joiners) < JOINERS_MAX):
+    known = sender in peer.joiners or len(peer.joiners) < JOINERS_MAX
+    if peer.terms.role_of(sender) is not join.role and known:
         peer.joiners[sender] = (join.role, peer.now_ms)
         if peer.terms.two_thirds:
             peer.joinings[sender] = Joining(sender, join.round, join.token, join.signature)
@@ -188,7 +251,7 @@ def joining(peer: Peer) -> bytes:
     """This peer's own word that it wants to join, where a leader's is not enough."""
     if not peer.terms.two_thirds:
         return b""
-    return peer.signer.sign(joining_message(peer.terms.run_id, peer.round, peer.config.role))
+    return peer.signer.sign(joining_message(peer.terms.place, peer.role))
 
 
 def on_leave(peer: Peer, sender: PeerId, leave: m.Leave) -> None:
@@ -197,14 +260,14 @@ def on_leave(peer: Peer, sender: PeerId, leave: m.Leave) -> None:
     if peer.terms.two_thirds:
         return take_farewell(peer, Farewell(sender, leave.round, leave.signature))
     peer.joiners.pop(sender, None)
-    if sender in peer.terms.voters:
+    if sender in peer.terms.places:
         peer.leavers.add(sender)
     return None
 
 
 def take_farewell(peer: Peer, farewell: Farewell) -> None:
     """Keep a member's own word that it goes, for the next body."""
-    if farewell.peer in peer.terms.voters:
+    if farewell.peer in peer.terms.places:
         if reason := farewell_objection(peer.terms, farewell, peer.signer.verify):
             return peer.refuse(farewell.peer, reason)
         peer.farewells[farewell.peer] = farewell

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
-from atoll.protocol.duties import chain, rounds, stages
+from atoll.protocol.commits import Body, Commit, Kind, vote_message
+from atoll.protocol.duties import chain, collector, rounds, stages
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading, Wait, decide
-from atoll.protocol.ledger import Body, Commit, Kind, Role, vote_message
 from atoll.protocol.proofs import Farewell
+from atoll.protocol.roster import Role
 from atoll.protocol.terms import objection
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
+
+STRAY = "your offer starts from another anchor than the ledger's"
 
 
 def react(peer: Peer) -> None:
@@ -24,26 +27,39 @@ def react(peer: Peer) -> None:
     lead = peer.leading
     if lead is None or lead.body is not None or not (peer.ready and peer.active and lead.may_propose):
         return
-    here = len(_here(peer))
+    here = len(_heard(peer, peer.terms.voters))
     if here < peer.terms.majority:
         peer.why = f"hears {here} of {len(peer.terms.voters)} members"
         return
-    proposed = peer.saved.proposed
-    if proposed and proposed[:2] == (peer.round, peer.view):
-        _propose(peer, lead, proposed[2], "the body proposed before a restart")
+    proposed = peer.proposed
+    if proposed and proposed[0] == peer.view:
+        _propose(peer, lead, proposed[1], "the body proposed before a restart")
     elif lead.bound_to is not None:
         _propose(peer, lead, lead.bound_to, "a body that may have been committed")
     elif lead.exchange is None:
         _decide(peer, lead)
-    elif lead.cut_failed:
-        _propose_new(peer, lead, Kind.SKIP, "too few contributions reached the owners")
+    if lead.exchange is not None and lead.body is None:
+        _conclude(peer, lead)
+
+
+def _conclude(peer: Peer, lead: Leading) -> None:
+    """Propose what came of the exchange, once it is over."""
+    if peer.collecting is not None:
+        peer.collecting.cut(peer.held, peer.terms.quorum)
+    if lead.cut_failed:
+        _propose_new(peer, lead, Kind.SKIP, "too few contributions arrived")
     elif lead.complete():
-        _propose_new(peer, lead, Kind.UPDATE, "every part is summed")
+        _propose_new(peer, lead, Kind.UPDATE, "every part is there")
 
 
 def _decide(peer: Peer, lead: Leading) -> None:
-    expected = len({*lead.offers, *(peer.terms.eligible - peer.lost)})
-    joiners = sum(role is Role.WORKER for role in _joiners(peer).values())
+    start = peer.catchup.start(peer.round)
+    for who in lead.strays(start) if start is not None else ():
+        peer.refuse(who, STRAY)
+    joining = _joiners(peer)
+    resting = {who for who, role in joining.items() if role is Role.PAUSED}
+    expected = len({*lead.offers, *(peer.terms.eligible - peer.lost - resting)})
+    joiners = sum(role is Role.WORKER for role in joining.values())
     offers = len(lead.offers)
     decision = decide(peer.now_ms, peer.since_ms, lead.quorum_ms, offers, expected, peer.terms, joiners)
     peer.why = decision.reason
@@ -57,8 +73,15 @@ def _decide(peer: Peer, lead: Leading) -> None:
         _propose_new(peer, lead, Kind.SKIP, decision.reason)
     else:
         _stage(peer)
-        peer.post(lead.plan())
-        peer.timer("exchange", peer.terms.deadline_ms // 2)
+        _EXCHANGES[peer.rules.exchange](peer, lead)
+
+
+def _plan(peer: Peer, lead: Leading) -> None:
+    peer.post(lead.plan())
+    peer.timer("exchange", peer.terms.deadline_ms // 2)
+
+
+_EXCHANGES: dict[str, Callable[[Peer, Leading], None]] = {"dense": _plan, "sparse": collector.begin}
 
 
 def _stage(peer: Peer) -> None:
@@ -75,21 +98,23 @@ def _joiners(peer: Peer) -> dict[PeerId, Role]:
 def _propose_new(peer: Peer, lead: Leading, kind: Kind, reason: str) -> None:
     assert peer.catchup.anchor is not None
     lead.leaving |= peer.leavers
-    body = lead.make_body(kind, peer.catchup.anchor, _here(peer), _joiners(peer))
+    heard = _heard(peer, peer.terms.peers)
+    body = lead.make_body(kind, peer.catchup.anchor, heard, _joiners(peer))
     if peer.terms.two_thirds:
-        body = stages.settle(peer, body, _here(peer))
+        body = stages.settle(peer, body, heard)
     _propose(peer, lead, body, reason)
 
 
-def _here(peer: Peer) -> set[PeerId]:
-    """This peer and the members whose lease holds, while it leads.
+def _heard(peer: Peer, members: Collection[PeerId]) -> set[PeerId]:
+    """This peer and those of the members whose lease holds, while it leads.
 
     Who has not led for a whole lease cannot tell silence from calm.
     """
     since_ms = peer.now_ms - peer.rules.lease_ms
-    heard = {who for who in peer.terms.voters if peer.heard.get(who, since_ms - 1) >= since_ms}
-    listened = peer.view_ms <= since_ms
-    return (heard if listened else {*peer.terms.voters}) - peer.lost | {peer.me}
+    if peer.view_ms > since_ms:
+        return {*members} - peer.lost | {peer.me}
+    heard = {who for who in members if peer.heard.get(who, since_ms - 1) >= since_ms}
+    return heard - peer.lost | {peer.me}
 
 
 def _propose(peer: Peer, lead: Leading, body: Body, reason: str) -> None:
@@ -110,9 +135,10 @@ def _propose(peer: Peer, lead: Leading, body: Body, reason: str) -> None:
 def on_offer(peer: Peer, sender: PeerId, offer: m.Offer) -> None:
     if not rounds.follow(peer, offer.view) or peer.leading is None:
         return
-    if peer.ready and offer.anchor != peer.catchup.anchor:
+    start = peer.catchup.start(peer.round)
+    if start is not None and offer.anchor != start:
         peer.leading.rejected[sender] = "started from another anchor"
-        peer.refuse(sender, "your offer starts from another anchor than the ledger's")
+        peer.refuse(sender, STRAY)
         return
     if offer.leaving and peer.terms.two_thirds:
         chain.take_farewell(peer, Farewell(sender, offer.round, offer.farewell))
@@ -129,14 +155,15 @@ def on_promise(peer: Peer, sender: PeerId, promise: m.Promise) -> None:
     if accepted is not None:
         if not peer.ready or anchor is None:
             return  # cannot be judged yet; it is repeated
-        if accepted[0] >= promise.view or objection(peer.terms, accepted[1], anchor):
+        if accepted[0] > promise.view or objection(peer.terms, accepted[1], anchor):
             peer.refuse(sender, "a promise that accepted what it could not have")
             return
-    peer.leading.promises[sender] = accepted
+    if sender in peer.terms.voting:
+        peer.leading.promises[sender] = accepted
 
 
 def on_held(peer: Peer, sender: PeerId, held: m.Held) -> None:
-    if rounds.follow(peer, held.view) and peer.leading is not None:
+    if rounds.follow(peer, held.view) and peer.leading is not None and peer.collecting is None:
         outbox = peer.leading.held(sender, held)
         if outbox:
             _stage(peer)
@@ -144,7 +171,7 @@ def on_held(peer: Peer, sender: PeerId, held: m.Held) -> None:
 
 
 def on_reduced(peer: Peer, sender: PeerId, reduced: m.Reduced) -> None:
-    if rounds.follow(peer, reduced.view) and peer.leading is not None:
+    if rounds.follow(peer, reduced.view) and peer.leading is not None and peer.collecting is None:
         peer.leading.reduced(sender, reduced)
         if differ := peer.leading.disputed():
             _move_parts(peer, peer.leading, ())
@@ -161,9 +188,12 @@ def on_vote(peer: Peer, sender: PeerId, vote: m.Vote) -> None:
         return
     if sender in lead.votes:
         return
-    message = vote_message(peer.terms.run_id, peer.round, peer.view, lead.body.digest)
+    message = vote_message(peer.terms.run_id, peer.round, peer.view, lead.body.digest, peer.terms.epoch)
     if vote.body != lead.body.digest or not peer.signer.verify(sender, message, vote.signature):
         peer.refuse(sender, "your vote is not for the body that was proposed")
+        return
+    if sender not in peer.terms.voting:
+        peer.refuse(sender, "you do not vote this round")
         return
     lead.votes[sender] = vote.signature
     if len(lead.votes) >= peer.terms.majority:
@@ -172,8 +202,7 @@ def on_vote(peer: Peer, sender: PeerId, vote: m.Vote) -> None:
 
 def _commit(peer: Peer, lead: Leading, body: Body) -> None:
     commit = Commit(body, peer.view, tuple(sorted(lead.votes.items())))
-    everybody = {*peer.terms.voters, *(member.peer for member in body.members)}
-    chain.adopt(peer, (commit,), sorted(everybody - {peer.me}))
+    chain.adopt(peer, (commit,), chain.audience(peer, commit))
 
 
 # ---- owners that keep a stage waiting -----------------------------------------------------------
@@ -199,7 +228,7 @@ def _move_parts(peer: Peer, lead: Leading, gone: Collection[PeerId]) -> None:
 def on_peer_lost(peer: Peer, event: e.PeerLost) -> None:
     """The transport says that somebody is gone: do not wait for it, and do not follow it."""
     peer.joiners.pop(event.peer, None)
-    if event.peer not in peer.terms.voters or event.peer == peer.me:
+    if event.peer not in peer.terms.places or event.peer == peer.me:
         return
     peer.lost.add(event.peer)
     if peer.leading is not None:

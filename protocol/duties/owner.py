@@ -18,13 +18,13 @@ def react(peer: Peer) -> None:
     """Fetch what is missing, sum what is complete, report what has settled since the last report."""
     if not peer.owning.parts:
         return
-    for contributor, ref in peer.owning.missing():
-        peer.fetch(ref, (contributor,), "contribution")
+    if peer.owning.asking:
+        for contributor, ref in peer.owning.missing():
+            peer.fetch(ref, (contributor,), "contribution")
     peer.out += peer.owning.sums()
-    for report in peer.owning.reports():
-        if peer.reported.get(report.part) != report:
-            peer.reported[report.part] = report
-            peer.tell(peer.leader, report)
+    for report in peer.owning.reports(peer.reported):
+        peer.reported[report.part] = len(report.peers)
+        peer.tell(peer.leader, report)
 
 
 def on_plan(peer: Peer, sender: PeerId, plan: m.Plan) -> None:
@@ -42,6 +42,8 @@ def on_plan(peer: Peer, sender: PeerId, plan: m.Plan) -> None:
 
 
 def _plan_objection(peer: Peer, plan: m.Plan) -> str | None:
+    if peer.rules.exchange == "sparse":
+        return "nobody owns parts in a sparse exchange"
     sizes = peer.terms.part_bytes
     for column in plan.columns:
         if column.part >= len(sizes) or len(column.blobs) != len(plan.participants):
@@ -57,7 +59,7 @@ def on_cut(peer: Peer, sender: PeerId, cut: m.Cut) -> None:
     if reason := contributors_objection(peer.terms, cut.contributors):
         peer.refuse(peer.leader, reason)
     elif peer.owning.cut is None or cut.revision > peer.owning.cut.revision:
-        peer.owning.cut = cut
+        peer.owning.follow(cut)
         rounds.bear(peer)
         peer.why = f"sums {len(cut.contributors)} contributions"
 
@@ -68,7 +70,7 @@ def on_hold(peer: Peer) -> None:
 
 
 def on_aggregated(peer: Peer, event: e.Aggregated) -> None:
-    peer.held[event.blob.digest] = peer.round
+    peer.has(event.blob.digest)
     if (event.round, event.view) == (peer.round, peer.view):
         reduced = m.Reduced(event.round, event.view, event.revision, event.part, event.blob)
         if peer.owning.aggregated(reduced):

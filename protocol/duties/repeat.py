@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atoll.protocol import messages as m
-from atoll.protocol.duties import chain, rounds
+from atoll.protocol.duties import chain, rounds, voter
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
 
+OFFER_EVERY_MS = 2_000
+"""An offer names the digest of every part: it is repeated less often than small messages."""
+
+LEADERS_ASKED = 3
 ASK_EVERY = 4
 """A member asks around for commits it may have missed only every so many retries."""
 
@@ -18,10 +22,14 @@ def on_retry(peer: Peer) -> None:
     peer.retries += 1
     peer.timer("retry", peer.rules.retry_ms)
     peer.fetching.clear()
+    peer.owning.asking = True
+    if peer.lacking:
+        voter.fetch(peer)
     if peer.catchup.needs_state(peer.ledger):
         chain.ask_state(peer)
     if not peer.is_member or peer.retries % ASK_EVERY == 0:
         _ask_around(peer)
+    ask_for_role(peer)
     if peer.active:
         rounds.announce(peer)
         _to_leader(peer)
@@ -33,10 +41,17 @@ def _ask_around(peer: Peer) -> None:
     if not others:
         return
     peer.tell(others[peer.retries % len(others)], m.AskCommits(peer.round))
-    if peer.ready and not (peer.is_member or peer.finishing or peer.terms.complete):
-        join = m.Join(peer.round, peer.config.role, peer.config.token, chain.joining(peer))
-        views = range(max(3, peer.terms.liars_max + 1))
-        peer.post([(tuple(dict.fromkeys(peer.terms.leader(view) for view in views)), join)])
+
+
+def ask_for_role(peer: Peer) -> None:
+    """Ask those who lead next to be a member, or to be one in another role."""
+    if not peer.ready or peer.finishing or peer.terms.complete:
+        return
+    if peer.terms.role_of(peer.me) is not peer.role:
+        join = m.Join(peer.round, peer.role, peer.config.token, chain.joining(peer))
+        asked = max(LEADERS_ASKED, peer.terms.liars_max + 1)
+        leaders = dict.fromkeys(peer.terms.leader(peer.view + more) for more in range(asked))
+        peer.post([(tuple(leaders), join)])
 
 
 def _to_leader(peer: Peer) -> None:
@@ -57,8 +72,9 @@ def _to_leader(peer: Peer) -> None:
     else:
         if peer.view:
             rounds.promise(peer)
-        rounds.offer(peer)
-    if peer.mine is None and peer.voted is None:
+        if rounds.due(peer, OFFER_EVERY_MS):
+            rounds.offer(peer)
+    if peer.mine is None and peer.voted is None and rounds.due(peer, peer.rules.lease_ms // 3):
         peer.tell(peer.leader, m.Alive(peer.round, peer.view, peer.progress))
     if peer.finishing and peer.mine is None:
         peer.tell(peer.leader, m.Leave(peer.round, "finish", rounds.farewell(peer)))
@@ -72,13 +88,8 @@ def _as_leader(peer: Peer) -> None:
     if not lead.may_propose:
         rounds.prepare(peer)
     elif lead.exchange is None and lead.body is None:
-        peer.post(
-            [
-                (
-                    tuple(v for v in peer.terms.voters if v != peer.me),
-                    m.Waiting(peer.round, peer.view, peer.why),
-                )
-            ]
-        )
+        if rounds.due(peer, peer.terms.deadline_ms // 3):
+            others = tuple(other for other in peer.terms.peers if other != peer.me)
+            peer.post([(others, m.Waiting(peer.round, peer.view, peer.why))])
     else:
         peer.post(lead.again())

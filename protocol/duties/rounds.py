@@ -8,6 +8,7 @@ from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.evidence import Notebook
+from atoll.protocol.fragments import fragment_of
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading
 from atoll.protocol.owning import Owning
@@ -30,17 +31,17 @@ def on_started(peer: Peer, event: e.Started) -> None:
 def enter_round(peer: Peer) -> None:
     """Begin the round after the ledger's last commit, in the view that was promised for it if any."""
     rules, height = peer.rules, peer.ledger.height
-    parts = parts_of(peer.ledger.members, height + 1, rules.owners_max)
-    sizes = peer.config.part_bytes(parts)
+    parts = 1 if rules.exchange == "sparse" else parts_of(peer.ledger.members, height + 1, rules.owners_max)
+    sizes = peer.config.part_bytes(fragment_of(height + 1, rules.fragments), parts)
     peer.terms = terms_of(peer.ledger, peer.config.manifest, sizes)
     peer.since_ms, peer.asked_ms = peer.now_ms, peer.now_ms - rules.retry_ms
     peer.retries = peer.hops = peer.progress = 0
-    peer.mine, peer.answered = None, set()
-    peer.views, peer.notebook = Views(), Notebook(peer.round)
+    peer.answered = set()
+    peer.views, peer.notebook = Views(), Notebook(peer.terms.place)
     peer.vouchers.clear()
-    peer.evidence = {who: e for who, e in peer.evidence.items() if who in peer.terms.voters}
-    peer.farewells = {who: f for who, f in peer.farewells.items() if who in peer.terms.voters}
-    peer.leavers.intersection_update(peer.terms.voters)
+    peer.evidence = {who: e for who, e in peer.evidence.items() if who in peer.terms.places}
+    peer.farewells = {who: f for who, f in peer.farewells.items() if who in peer.terms.places}
+    peer.leavers &= peer.terms.places.keys()
     peer.fetching.clear()
     kept = peer.round - rules.keep_rounds
     peer.held = {digest: round_ for digest, round_ in peer.held.items() if round_ >= kept}
@@ -50,7 +51,7 @@ def enter_round(peer: Peer) -> None:
     peer.timer("retry", rules.retry_ms)
     if peer.terms.complete:
         end(peer, f"the run has its {rules.rounds} updates")
-    elif peer.finishing and set(peer.terms.voters) <= {peer.me}:
+    elif peer.finishing and set(peer.terms.peers) <= {peer.me}:
         end(peer, "left, as the last one")
     elif peer.finishing and not peer.is_member:
         end(peer, "left")
@@ -59,14 +60,20 @@ def enter_round(peer: Peer) -> None:
 def start_view(peer: Peer, view: int) -> None:
     peer.view, peer.planned, peer.plan_ms = view, False, None
     peer.proposal, peer.voted, peer.fetch_failures, peer.reported = None, None, 0, {}
-    peer.prepared = peer.lock = None
+    peer.prepared = peer.lock = peer.lacking = None
     leads = peer.is_member and peer.leader == peer.me
     peer.leading = Leading(peer.terms, view, peer.since_ms) if leads else None
     peer.owning = Owning(peer.round, view, len(peer.terms.part_bytes))
+    peer.collecting = None
     peer.stage_ms = peer.view_ms = peer.now_ms
     bear(peer)
     if peer.is_member:
         peer.timer("deadline", peer.terms.patience_ms(view))
+
+
+def due(peer: Peer, interval_ms: int) -> bool:
+    """Whether something said only now and then is to be said at this retry."""
+    return peer.retries % max(1, interval_ms // peer.rules.retry_ms) == 0
 
 
 def bear(peer: Peer) -> None:
@@ -85,8 +92,9 @@ def may_wait(peer: Peer) -> bool:
 
 def enter_view(peer: Peer, view: int) -> None:
     """Promise `view`: no vote below it any more. Tell its leader what was accepted, and offer again."""
-    peer.out.append(a.Persist(a.Promised(peer.round, view)))
-    peer.saved.promised = (peer.round, view)
+    if peer.votes:
+        peer.out.append(a.Persist(a.Promised(peer.round, view)))
+        peer.saved.promised = (peer.round, view)
     start_view(peer, view)
     peer.why = f"view {view}: {short(peer.leader)} leads"
     prepare(peer)
@@ -124,37 +132,36 @@ def together(peer: Peer) -> bool:
 def prepare(peer: Peer) -> None:
     """A leader that lacks promises calls for them, so that members in other views come to this one."""
     if peer.leading is not None and not peer.leading.may_propose:
-        others = tuple(voter for voter in peer.terms.voters if voter != peer.me)
-        peer.post([(others, m.Prepare(peer.round, peer.view))])
+        peer.post([(peer.terms.voters_but(peer.me), m.Prepare(peer.round, peer.view))])
 
 
 def promise(peer: Peer) -> None:
-    accepted = peer.saved.accepted
-    mine = accepted[1:] if accepted and accepted[0] == peer.round else None
-    if not peer.terms.two_thirds:
-        peer.tell(peer.leader, m.Promise(peer.round, peer.view, mine))
+    if not peer.votes:
         return
-    word = None if mine is None else (mine[0], mine[1].digest)
-    signature = peer.signer.sign(promise_message(peer.terms.run_id, peer.round, peer.view, word))
-    prepared = peer.saved.prepared
-    seen = prepared[1] if prepared and prepared[0] == peer.round else None
-    certificate = peer.saved.certificate if mine is not None else ()
-    peer.tell(peer.leader, m.Promise(peer.round, peer.view, mine, signature, certificate, seen))
+    accepted = peer.accepted
+    if not peer.terms.two_thirds:
+        peer.tell(peer.leader, m.Promise(peer.round, peer.view, accepted))
+        return
+    word = None if accepted is None else (accepted[0], accepted[1].digest)
+    signature = peer.signer.sign(promise_message(peer.terms.place, peer.view, word))
+    certificate = peer.saved.certificate if accepted is not None else ()
+    peer.tell(peer.leader, m.Promise(peer.round, peer.view, accepted, signature, certificate, peer.sighting))
 
 
 def offer(peer: Peer) -> None:
     """Offer the pseudo-gradient of this round, if it is there, to whoever leads now."""
-    if peer.mine is not None and peer.catchup.anchor is not None:
-        mine, anchor, bye = peer.mine, peer.catchup.anchor, farewell(peer) if peer.finishing else b""
+    mine, bye = peer.mine, farewell(peer) if peer.finishing else b""
+    if mine is not None:
+        parts, anchor = mine.parts, mine.anchor
         peer.tell(
             peer.leader,
-            m.Offer(peer.round, peer.view, anchor, mine.tokens, mine.steps, mine.parts, peer.finishing, bye),
+            m.Offer(peer.round, peer.view, anchor, mine.tokens, mine.steps, parts, peer.finishing, bye),
         )
 
 
 def farewell(peer: Peer) -> bytes:
     """This peer's own word that it goes, where a leader's is not enough."""
-    return peer.signer.sign(farewell_message(peer.terms.run_id, peer.round)) if peer.terms.two_thirds else b""
+    return peer.signer.sign(farewell_message(peer.terms.place)) if peer.terms.two_thirds else b""
 
 
 def follow(peer: Peer, view: int) -> bool:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import justify, proven
 from atoll.protocol import messages as m
+from atoll.protocol.commits import Body
 from atoll.protocol.duties import rounds
 from atoll.protocol.evidence import message_of
 from atoll.protocol.evidence import objection as evidence_objection
 from atoll.protocol.ids import Digest, PeerId, short
 from atoll.protocol.leading import Leading
-from atoll.protocol.ledger import Body
 from atoll.protocol.proofs import Equivocation, Sighting, Stage
 from atoll.protocol.terms import objection as terms_objection
 
@@ -47,9 +47,8 @@ def may_take(peer: Peer, sender: PeerId, propose: m.Propose) -> bool:
     if reason := justify.proposal_objection(peer.terms, propose, peer.signer.verify):
         peer.refuse(sender, reason)
         return False
-    before = peer.saved.prepared
-    if before is not None and before[0] == peer.round:
-        seen = before[1]
+    seen = peer.sighting
+    if seen is not None:
         _note(peer, peer.terms.leader(seen.view), seen.view, Stage.PREPARE, seen.body, seen.signature)
         if seen.view == propose.view and seen.body != propose.body.digest:
             _note(peer, sender, propose.view, Stage.PREPARE, propose.body.digest, propose.signature)
@@ -65,8 +64,8 @@ def vote(peer: Peer, proposal: m.Propose) -> None:
     body, view = proposal.body, peer.view
     if peer.prepared is None:
         seen = Sighting(view, body.digest, proposal.signature)
-        peer.saved.prepared = (peer.round, seen)
-        peer.out.append(a.Persist(a.Prepared(peer.round, seen)))
+        peer.saved.prepared = (peer.terms.epoch, peer.round, seen)
+        peer.out.append(a.Persist(a.Prepared(peer.terms.epoch, peer.round, seen)))
         peer.prepared = _vote(peer, Stage.PREPARE, body.digest)
         peer.tell(peer.leader, peer.prepared)
     if peer.lock is not None and peer.lock.body == body.digest:
@@ -77,7 +76,7 @@ def vote(peer: Peer, proposal: m.Propose) -> None:
 
 
 def _vote(peer: Peer, stage: Stage, body: Digest) -> m.Vote:
-    message = message_of(peer.terms.run_id, peer.round, peer.view, stage, body)
+    message = message_of(peer.terms.place, peer.view, stage, body)
     return m.Vote(peer.round, peer.view, body, peer.signer.sign(message), stage)
 
 
@@ -106,7 +105,7 @@ def _note(peer: Peer, voter: PeerId, view: int, stage: Stage, body: Digest, sign
 
 def _keep(peer: Peer, evidence: Equivocation) -> None:
     """One piece for each member is enough."""
-    if evidence.peer in peer.terms.voters and evidence.peer not in peer.evidence:
+    if evidence.peer in peer.terms.voting and evidence.peer not in peer.evidence:
         peer.evidence[evidence.peer] = evidence
         peer.saved.evidence = tuple(peer.evidence.values())
         peer.out.append(a.Persist(a.Accused(peer.round, evidence)))
@@ -114,10 +113,10 @@ def _keep(peer: Peer, evidence: Equivocation) -> None:
 
 
 def on_accuse(peer: Peer, sender: PeerId, accuse: m.Accuse) -> None:
-    if not peer.terms.two_thirds or sender not in peer.terms.voters:
+    if not peer.terms.two_thirds or sender not in peer.terms.voting:
         return
     for evidence in accuse.evidence[: len(peer.terms.voters)]:
-        if evidence.peer in peer.terms.voters and evidence.peer not in peer.evidence:
+        if evidence.peer in peer.terms.voting and evidence.peer not in peer.evidence:
             if reason := evidence_objection(peer.terms.run_id, evidence, peer.signer.verify):
                 peer.refuse(sender, reason)
                 return
@@ -172,14 +171,14 @@ def on_promise(peer: Peer, lead: Leading, sender: PeerId, promise: m.Promise) ->
     seen = promise.seen
     if seen is not None and 0 <= seen.view < promise.view:
         led = peer.terms.leader(seen.view)
-        message = message_of(peer.terms.run_id, peer.round, seen.view, Stage.PREPARE, seen.body)
+        message = message_of(peer.terms.place, seen.view, Stage.PREPARE, seen.body)
         if verify(led, message, seen.signature):
             _note(peer, led, seen.view, Stage.PREPARE, seen.body, seen.signature)
 
 
 def count(peer: Peer, lead: Leading, sender: PeerId, vote: m.Vote) -> bool:
     """Count a vote; whether the second stage is complete. The end of the first is told to everybody."""
-    message = message_of(peer.terms.run_id, peer.round, peer.view, vote.stage, vote.body)
+    message = message_of(peer.terms.place, peer.view, vote.stage, vote.body)
     if not peer.signer.verify(sender, message, vote.signature):
         peer.refuse(sender, "a vote that you did not sign")
         return False

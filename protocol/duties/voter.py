@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from atoll.protocol import actions as a
 from atoll.protocol import messages as m
+from atoll.protocol.commits import vote_message
 from atoll.protocol.duties import rounds, stages
 from atoll.protocol.ids import PeerId
-from atoll.protocol.ledger import vote_message
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def on_propose(peer: Peer, sender: PeerId, propose: m.Propose) -> None:
     if peer.terms.two_thirds and not stages.may_take(peer, sender, propose):
         return
-    if not rounds.obey(peer, sender, propose.view):
+    if not rounds.obey(peer, sender, propose.view) or not peer.votes:
         return
-    accepted = peer.saved.accepted
-    if accepted and accepted[:2] == (peer.round, propose.view) and accepted[2] != propose.body:
+    accepted = peer.accepted
+    if accepted and accepted[0] == propose.view and accepted[1] != propose.body:
         peer.refuse(sender, "you proposed another body in this view before")
         return
     if peer.proposal is None:
@@ -29,21 +29,34 @@ def on_propose(peer: Peer, sender: PeerId, propose: m.Propose) -> None:
 
 
 def react(peer: Peer) -> None:
-    """Fetch what the proposal needs, then vote. The acceptance is on disk before the vote leaves."""
-    proposal, anchor = peer.proposal, peer.catchup.anchor
-    if proposal is None or peer.voted is not None or anchor is None or not (peer.ready and peer.active):
+    """Judge the proposal, fetch what it needs, vote. The acceptance is on disk before the vote leaves."""
+    proposal = peer.proposal
+    if proposal is None or peer.voted is not None or not (peer.ready and peer.active):
         return
-    if peer.prepared is not None and peer.lock is None:
-        return  # the first stage goes on
+    if peer.lacking is None:
+        _judge(peer, proposal)
+    if peer.lacking is not None and not peer.lacking:
+        stages.vote(peer, proposal) if peer.terms.two_thirds else _vote(peer, proposal)
+
+
+def _judge(peer: Peer, proposal: m.Propose) -> None:
+    """Refuse a body that is not in order; else note which of its blobs are lacking, and ask for them."""
+    anchor = peer.catchup.anchor
+    assert anchor is not None
     if reason := stages.objection(peer, proposal.body, anchor):
         peer.proposal = None
         peer.refuse(peer.leader, reason)
-        return
-    missing = [(part, ref) for part, ref in enumerate(proposal.body.blobs) if ref.digest not in peer.held]
-    for part, ref in missing:
-        peer.fetch(ref, _holders(peer, proposal, part), "result")
-    if not missing:
-        _vote(peer, proposal) if not peer.terms.two_thirds else stages.vote(peer, proposal)
+    else:
+        peer.lacking = {ref.digest for ref in proposal.body.blobs if ref.digest not in peer.held}
+        fetch(peer)
+
+
+def fetch(peer: Peer) -> None:
+    """Ask for what the proposal still lacks."""
+    if peer.proposal is not None and peer.lacking:
+        for part, ref in enumerate(peer.proposal.body.blobs):
+            if ref.digest in peer.lacking:
+                peer.fetch(ref, _holders(peer, peer.proposal, part), "result")
 
 
 def _holders(peer: Peer, proposal: m.Propose, part: int) -> tuple[PeerId, ...]:
@@ -58,6 +71,6 @@ def _vote(peer: Peer, proposal: m.Propose) -> None:
     body = proposal.body
     peer.saved.accepted = (peer.round, peer.view, body)
     peer.out.append(a.Persist(a.Accepted(peer.round, peer.view, body)))
-    message = vote_message(peer.terms.run_id, peer.round, peer.view, body.digest)
+    message = vote_message(peer.terms.run_id, peer.round, peer.view, body.digest, peer.terms.epoch)
     peer.voted = m.Vote(peer.round, peer.view, body.digest, peer.signer.sign(message))
     peer.tell(peer.leader, peer.voted)

@@ -7,34 +7,59 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
-from atoll.protocol.duties import rounds
+from atoll.protocol.duties import repeat, rounds
 from atoll.protocol.ids import short
-from atoll.protocol.ledger import Role
+from atoll.protocol.roster import Role
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
 
 
 def react(peer: Peer) -> None:
-    """Train from the anchor of this round, once, as soon as it is here."""
-    if peer.config.role is not Role.WORKER or peer.training >= peer.round:
+    """Train for this round as soon as its anchor is here, then ahead; encode what this one waits for."""
+    if peer.role is not Role.WORKER or not peer.active:
         return
-    if peer.active and peer.ready and not peer.terms.gathering:
-        peer.training = peer.round
+    if peer.ready and not peer.terms.gathering and peer.me in peer.terms.shards:
+        _train(peer)
+    if peer.working.to_encode(peer.round):
+        lasting = peer.rules.exchange == "sparse"
+        peer.out.append(a.Encode(peer.round, len(peer.terms.part_bytes), lasting))
+
+
+def _train(peer: Peer) -> None:
+    round_ = peer.working.next_round(peer.round, _ahead(peer))
+    if round_ is None:
+        return
+    start = peer.catchup.start(round_)
+    assert start is not None
+    peer.working.begin(round_, start)
+    if round_ == peer.round:
         peer.why = "trains"
-        shard = (peer.terms.workers.index(peer.me), len(peer.terms.workers))
-        parts = len(peer.terms.part_bytes)
-        peer.out.append(a.Train(peer.round, peer.terms.assignment.steps, shard, parts))
+    shard = (peer.terms.shards[peer.me], len(peer.terms.workers))
+    peer.out.append(a.Train(round_, peer.terms.assignment.steps, shard))
+
+
+def _ahead(peer: Peer) -> int:
+    """How many rounds training may run ahead: none for one that goes, nor for rounds that will not be."""
+    if peer.finishing:
+        return 0
+    left = peer.rules.rounds - peer.terms.updates - 1 if peer.rules.rounds else peer.rules.overlap
+    return min(peer.rules.overlap, left)
 
 
 def on_trained(peer: Peer, event: e.Trained) -> None:
-    if event.round != peer.round or not peer.active:
+    peer.working.trained(event.round, event.tokens, event.steps)
+
+
+def on_encoded(peer: Peer, event: e.Encoded) -> None:
+    if event.round != peer.round or not peer.working.encoded(event.round, event.parts):
         return
-    assert len(event.parts) == len(peer.terms.part_bytes)
-    peer.mine = event
-    peer.held.update((ref.digest, peer.round) for ref in event.parts)
-    peer.why = f"offered {event.tokens} tokens to {short(peer.leader)}"
-    rounds.offer(peer)
+    assert tuple(ref.size for ref in event.parts) == peer.terms.part_bytes
+    for ref in event.parts:
+        peer.has(ref.digest)
+    if peer.active and (mine := peer.mine) is not None:
+        peer.why = f"offered {mine.tokens} tokens to {short(peer.leader)}"
+        rounds.offer(peer)
 
 
 def on_progress(peer: Peer, event: e.Progress) -> None:
@@ -43,7 +68,7 @@ def on_progress(peer: Peer, event: e.Progress) -> None:
 
 
 def on_blob_arrived(peer: Peer, event: e.BlobArrived) -> None:
-    peer.held[event.digest] = peer.round
+    peer.has(event.digest)
     peer.fetching.discard(event.digest)
     peer.owning.arrived(event.digest)
 
@@ -51,6 +76,8 @@ def on_blob_arrived(peer: Peer, event: e.BlobArrived) -> None:
 def on_blob_failed(peer: Peer, event: e.BlobFailed) -> None:
     """Nobody gave it. Left out of a sum; a proposal that cannot be had twice costs its leader the view."""
     peer.owning.failed(event.digest)
+    if peer.collecting is not None:
+        peer.collecting.fail(event.digest)
     peer.catchup.failed(event.digest)
     if peer.proposal and any(ref.digest == event.digest for ref in peer.proposal.body.blobs):
         peer.fetch_failures += 1
@@ -64,8 +91,14 @@ def on_finish(peer: Peer, event: e.Finish) -> None:
     peer.finishing = True
     if event.now or not peer.active or peer.config.role is Role.WITNESS:
         if peer.is_member:
-            receivers = tuple(voter for voter in peer.terms.voters if voter != peer.me)
-            peer.post([(receivers, m.Leave(peer.round, "left", rounds.farewell(peer)))])
+            left = m.Leave(peer.round, "left", rounds.farewell(peer))
+            peer.post([(peer.terms.voters_but(peer.me), left)])
         rounds.end(peer, "left")
     else:
         rounds.offer(peer)
+
+
+def on_pause(peer: Peer, event: e.Pause) -> None:
+    """Rest from the next round on, or train again: a commit says so, as for joiners."""
+    peer.paused = event.on
+    repeat.ask_for_role(peer)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from atoll.protocol import messages as m
-from atoll.protocol.errors import RemoteProtocolError
-from atoll.protocol.ids import BlobRef, PeerId, digest_bytes, digest_from_bytes, readable
-from atoll.protocol.ledger import (
-    MEMBERS_MAX,
+from atoll.protocol.commits import (
     Contributor,
-    Role,
+    Rosters,
+    UnknownParent,
     body_from_bytes,
     commit_from_wire,
     commit_to_wire,
-    contributors_from_wire,
-    contributors_to_wire,
     ref_from_wire,
     ref_to_wire,
+    snapshot_from_wire,
+    snapshot_to_wire,
 )
+from atoll.protocol.errors import RemoteProtocolError
+from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_from_bytes, readable
 from atoll.protocol.proofs import (
     evidence_from_wire,
     evidence_to_wire,
@@ -33,6 +33,7 @@ from atoll.protocol.proofs import (
     signatures_to_wire,
     stage_from_wire,
 )
+from atoll.protocol.roster import MEMBERS_MAX, Role
 from atoll.protocol.wire import messages_pb2 as wire
 
 MESSAGE_BYTES_MAX = 1 << 20
@@ -40,11 +41,17 @@ COMMITS_MAX = 256
 ROUND_MAX = 1 << 48
 
 
-def encode(message: m.Message) -> bytes:
-    """The bytes that an envelope carries."""
+def encode(message: m.Message, epoch: int = 0) -> bytes:
+    """The bytes that an envelope carries; `epoch` is the sender's."""
     field, write = _WRITERS[type(message)]
     fields: dict[str, Any] = {field: write(message)}
-    return wire.Message(round=message.round, **fields).SerializeToString()
+    return wire.Message(round=message.round, epoch=epoch, **fields).SerializeToString()
+
+
+def contributors_to_wire(contributors: Iterable[Contributor]) -> list[wire.Contributor]:
+    return [
+        wire.Contributor(peer=c.peer, tokens=c.tokens, steps=c.steps, weight=c.weight) for c in contributors
+    ]
 
 
 def _offer(o: m.Offer) -> wire.Offer:
@@ -89,7 +96,9 @@ def _lock(lock: m.Lock) -> wire.Lock:
 
 
 def _commits(c: m.Commits) -> wire.Commits:
-    return wire.Commits(commits=[commit_to_wire(commit) for commit in c.commits], height=c.height)
+    snapshot = snapshot_to_wire(c.snapshot) if c.snapshot else None
+    commits = [commit_to_wire(commit) for commit in c.commits]
+    return wire.Commits(commits=commits, height=c.height, snapshot=snapshot)
 
 
 def _state(s: m.State) -> wire.State:
@@ -119,8 +128,17 @@ def _promise(promise: m.Promise) -> wire.Promise:
     return message
 
 
-def decode(raw: bytes) -> m.Message:
+def nobody(parent: Digest) -> None:
+    """The rosters of a reader that has no ledger."""
+
+
+def decode(raw: bytes, rosters: Rosters = nobody) -> m.Message:
     """Read one message; RemoteProtocolError says what is wrong with it."""
+    return decode_with_epoch(raw, rosters)[1]
+
+
+def decode_with_epoch(raw: bytes, rosters: Rosters) -> tuple[int, m.Message]:
+    """Read one message and the epoch of its sender's ledger; RemoteProtocolError says what is wrong."""
     if len(raw) > MESSAGE_BYTES_MAX:
         raise RemoteProtocolError(f"a message has at most {MESSAGE_BYTES_MAX} bytes, not {len(raw)}")
     try:
@@ -132,7 +150,13 @@ def decode(raw: bytes) -> m.Message:
         raise RemoteProtocolError("a message of no kind that this version knows")
     if message.round > ROUND_MAX:
         raise RemoteProtocolError(f"round {message.round} is absurd")
-    return _READERS[kind](message.round, getattr(message, kind))
+    content, read = getattr(message, kind), _READERS.get(kind)
+    if read is not None:
+        return message.epoch, read(message.round, content)
+    try:
+        return message.epoch, _BODY_READERS[kind](message.round, content, rosters)
+    except UnknownParent:
+        return message.epoch, m.Elsewhere(message.round)
 
 
 def _peers(peers: Any) -> tuple[PeerId, ...]:
@@ -150,7 +174,7 @@ def _refs(refs: Any) -> tuple[BlobRef, ...]:
 def _contributors(contributors: Any) -> tuple[Contributor, ...]:
     if len(contributors) > MEMBERS_MAX:
         raise RemoteProtocolError(f"{len(contributors)} contributors, at most {MEMBERS_MAX}")
-    return contributors_from_wire(contributors)
+    return tuple(Contributor(PeerId(c.peer), c.tokens, c.steps, c.weight) for c in contributors)
 
 
 def _read_offer(round_: int, o: wire.Offer) -> m.Offer:
@@ -166,9 +190,9 @@ def _read_plan(round_: int, p: wire.Plan) -> m.Plan:
     return m.Plan(round_, p.view, p.revision, _contributors(p.participants), columns)
 
 
-def _read_propose(round_: int, p: wire.Propose) -> m.Propose:
+def _read_propose(round_: int, p: wire.Propose, rosters: Rosters) -> m.Propose:
     why = justification_from_wire(p.justification) if p.HasField("justification") else None
-    body, holders = body_from_bytes(p.body), _peers(p.holders)
+    body, holders = body_from_bytes(p.body, rosters), _peers(p.holders)
     return m.Propose(round_, p.view, body, holders, p.by_part, p.signature, why)
 
 
@@ -180,16 +204,27 @@ def _read_lock(round_: int, lock: wire.Lock) -> m.Lock:
     return m.Lock(round_, lock.view, digest_from_bytes(lock.body_digest), signatures_from_wire(lock.votes))
 
 
-def _read_promise(round_: int, p: wire.Promise) -> m.Promise:
-    accepted = (p.accepted_view, body_from_bytes(p.accepted_body)) if p.accepted else None
+def _read_promise(round_: int, p: wire.Promise, rosters: Rosters) -> m.Promise:
+    accepted = (p.accepted_view, body_from_bytes(p.accepted_body, rosters)) if p.accepted else None
     seen = sighting_from_wire(p.seen) if p.HasField("seen") else None
     return m.Promise(round_, p.view, accepted, p.signature, signatures_from_wire(p.certificate), seen)
 
 
-def _read_commits(round_: int, c: wire.Commits) -> m.Commits:
+def _read_commits(round_: int, c: wire.Commits, rosters: Rosters) -> m.Commits:
+    """Each commit gives the members by which the next one is read; what cannot be read is left out."""
     if len(c.commits) > COMMITS_MAX:
         raise RemoteProtocolError(f"{len(c.commits)} commits in one message, at most {COMMITS_MAX}")
-    return m.Commits(round_, tuple(commit_from_wire(commit) for commit in c.commits), c.height)
+    snapshot = snapshot_from_wire(c.snapshot) if c.HasField("snapshot") else None
+    known = {snapshot.head: snapshot.members} if snapshot else {}
+    commits = []
+    for raw in c.commits:
+        try:
+            commit = commit_from_wire(raw, lambda parent: known.get(parent) or rosters(parent))
+        except UnknownParent:
+            break
+        commits.append(commit)
+        known[commit.body.digest] = commit.body.members
+    return m.Commits(round_, tuple(commits), c.height, snapshot)
 
 
 def _read_join(round_: int, j: wire.Join) -> m.Join:
@@ -218,6 +253,7 @@ _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     m.Leave: ("leave", lambda v: wire.Leave(reason=v.reason, signature=v.signature)),
     m.AskState: ("ask_state", lambda a: wire.AskState()),
     m.State: ("state", _state),
+    m.Seal: ("seal", lambda s: wire.Seal(at=s.at, signature=s.signature)),
     m.Refuse: ("refuse", lambda r: wire.Refuse(reason=r.reason)),
     m.Lock: ("lock", _lock),
     m.Accuse: ("accuse", lambda a: wire.Accuse(evidence=evidence_to_wire(a.evidence))),
@@ -231,17 +267,21 @@ _READERS: dict[str, Callable[[int, Any], m.Message]] = {
     "held": lambda r, h: m.Held(r, h.view, h.part, _peers(h.peers)),
     "cut": lambda r, c: m.Cut(r, c.view, c.revision, _contributors(c.contributors)),
     "reduced": lambda r, d: m.Reduced(r, d.view, d.revision, d.part, ref_from_wire(d.blob)),
-    "propose": _read_propose,
     "vote": _read_vote,
-    "promise": _read_promise,
     "prepare": lambda r, p: m.Prepare(r, p.view),
-    "commits": _read_commits,
     "ask_commits": lambda r, a: m.AskCommits(r),
     "join": _read_join,
     "leave": lambda r, v: m.Leave(r, readable(v.reason), v.signature),
     "ask_state": lambda r, a: m.AskState(r),
     "state": lambda r, s: m.State(r, digest_from_bytes(s.anchor), _refs(s.blobs)),
     "refuse": lambda r, x: m.Refuse(r, readable(x.reason)),
+    "seal": lambda r, s: m.Seal(r, s.at, s.signature),
     "lock": _read_lock,
     "accuse": lambda r, a: m.Accuse(r, evidence_from_wire(a.evidence)),
+}
+
+_BODY_READERS: dict[str, Callable[[int, Any, Rosters], m.Message]] = {
+    "propose": _read_propose,
+    "promise": _read_promise,
+    "commits": _read_commits,
 }

@@ -11,6 +11,7 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WORKER: _ClassVar[Role]
     WITNESS: _ClassVar[Role]
+    PAUSED: _ClassVar[Role]
 
 class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -25,6 +26,7 @@ class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PREPARE: _ClassVar[Stage]
 WORKER: Role
 WITNESS: Role
+PAUSED: Role
 UPDATE: Kind
 SKIP: Kind
 SETTINGS: Kind
@@ -76,6 +78,34 @@ class Member(_message.Message):
     missed: int
     def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ...) -> None: ...
 
+class Changes(_message.Message):
+    __slots__ = ("changed", "left")
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    changed: _containers.RepeatedCompositeFieldContainer[Member]
+    left: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, changed: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., left: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Contributions(_message.Message):
+    __slots__ = ("steps_on", "tokens", "steps", "clamped")
+    STEPS_ON_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    CLAMPED_FIELD_NUMBER: _ClassVar[int]
+    steps_on: _containers.RepeatedScalarFieldContainer[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    steps: _containers.RepeatedScalarFieldContainer[int]
+    clamped: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, steps_on: _Optional[_Iterable[int]] = ..., tokens: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., clamped: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Rejections(_message.Message):
+    __slots__ = ("reason", "places")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    places: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, reason: _Optional[str] = ..., places: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class Contributor(_message.Message):
     __slots__ = ("peer", "tokens", "steps", "weight")
     PEER_FIELD_NUMBER: _ClassVar[int]
@@ -88,16 +118,8 @@ class Contributor(_message.Message):
     weight: int
     def __init__(self, peer: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
 
-class Rejection(_message.Message):
-    __slots__ = ("peer", "reason")
-    PEER_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    peer: str
-    reason: str
-    def __init__(self, peer: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
-
 class Body(_message.Message):
-    __slots__ = ("run_id", "round", "parent", "fragment", "kind", "contributors", "rejected", "blobs", "anchor", "members", "evidence", "joining", "farewells")
+    __slots__ = ("run_id", "round", "parent", "fragment", "kind", "contributors", "rejected", "blobs", "anchor", "members", "epoch", "evidence", "joining", "farewells")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +130,7 @@ class Body(_message.Message):
     BLOBS_FIELD_NUMBER: _ClassVar[int]
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     JOINING_FIELD_NUMBER: _ClassVar[int]
     FAREWELLS_FIELD_NUMBER: _ClassVar[int]
@@ -116,31 +139,44 @@ class Body(_message.Message):
     parent: bytes
     fragment: int
     kind: Kind
-    contributors: _containers.RepeatedCompositeFieldContainer[Contributor]
-    rejected: _containers.RepeatedCompositeFieldContainer[Rejection]
+    contributors: Contributions
+    rejected: _containers.RepeatedCompositeFieldContainer[Rejections]
     blobs: _containers.RepeatedCompositeFieldContainer[BlobRef]
     anchor: bytes
-    members: _containers.RepeatedCompositeFieldContainer[Member]
+    members: Changes
+    epoch: int
     evidence: _containers.RepeatedCompositeFieldContainer[Equivocation]
     joining: _containers.RepeatedCompositeFieldContainer[Joining]
     farewells: _containers.RepeatedCompositeFieldContainer[Farewell]
-    def __init__(self, run_id: _Optional[bytes] = ..., round: _Optional[int] = ..., parent: _Optional[bytes] = ..., fragment: _Optional[int] = ..., kind: _Optional[_Union[Kind, str]] = ..., contributors: _Optional[_Iterable[_Union[Contributor, _Mapping]]] = ..., rejected: _Optional[_Iterable[_Union[Rejection, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., anchor: _Optional[bytes] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., evidence: _Optional[_Iterable[_Union[Equivocation, _Mapping]]] = ..., joining: _Optional[_Iterable[_Union[Joining, _Mapping]]] = ..., farewells: _Optional[_Iterable[_Union[Farewell, _Mapping]]] = ...) -> None: ...
+    def __init__(self, run_id: _Optional[bytes] = ..., round: _Optional[int] = ..., parent: _Optional[bytes] = ..., fragment: _Optional[int] = ..., kind: _Optional[_Union[Kind, str]] = ..., contributors: _Optional[_Union[Contributions, _Mapping]] = ..., rejected: _Optional[_Iterable[_Union[Rejections, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., anchor: _Optional[bytes] = ..., members: _Optional[_Union[Changes, _Mapping]] = ..., epoch: _Optional[int] = ..., evidence: _Optional[_Iterable[_Union[Equivocation, _Mapping]]] = ..., joining: _Optional[_Iterable[_Union[Joining, _Mapping]]] = ..., farewells: _Optional[_Iterable[_Union[Farewell, _Mapping]]] = ...) -> None: ...
+
+class VoteSignature(_message.Message):
+    __slots__ = ("peer", "signature")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    signature: bytes
+    def __init__(self, peer: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Equivocation(_message.Message):
-    __slots__ = ("peer", "round", "view", "stage", "bodies", "signatures")
+    __slots__ = ("peer", "round", "view", "stage", "bodies", "signatures", "epoch", "place")
     PEER_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
     BODIES_FIELD_NUMBER: _ClassVar[int]
     SIGNATURES_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     peer: str
     round: int
     view: int
     stage: Stage
     bodies: _containers.RepeatedScalarFieldContainer[bytes]
     signatures: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, peer: _Optional[str] = ..., round: _Optional[int] = ..., view: _Optional[int] = ..., stage: _Optional[_Union[Stage, str]] = ..., bodies: _Optional[_Iterable[bytes]] = ..., signatures: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    epoch: int
+    place: int
+    def __init__(self, peer: _Optional[str] = ..., round: _Optional[int] = ..., view: _Optional[int] = ..., stage: _Optional[_Union[Stage, str]] = ..., bodies: _Optional[_Iterable[bytes]] = ..., signatures: _Optional[_Iterable[bytes]] = ..., epoch: _Optional[int] = ..., place: _Optional[int] = ...) -> None: ...
 
 class Joining(_message.Message):
     __slots__ = ("peer", "round", "token", "signature")
@@ -155,14 +191,14 @@ class Joining(_message.Message):
     def __init__(self, peer: _Optional[str] = ..., round: _Optional[int] = ..., token: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Farewell(_message.Message):
-    __slots__ = ("peer", "round", "signature")
-    PEER_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("place", "round", "signature")
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
-    peer: str
+    place: int
     round: int
     signature: bytes
-    def __init__(self, peer: _Optional[str] = ..., round: _Optional[int] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, place: _Optional[int] = ..., round: _Optional[int] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class SignedPromise(_message.Message):
     __slots__ = ("peer", "accepted", "accepted_view", "accepted_body", "signature")
@@ -196,23 +232,37 @@ class Sighting(_message.Message):
     signature: bytes
     def __init__(self, view: _Optional[int] = ..., body: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
-class VoteSignature(_message.Message):
-    __slots__ = ("peer", "signature")
-    PEER_FIELD_NUMBER: _ClassVar[int]
+class Snapshot(_message.Message):
+    __slots__ = ("round", "epoch", "head", "updates", "members", "signature", "banned")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
-    peer: str
+    BANNED_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    epoch: int
+    head: bytes
+    updates: int
+    members: _containers.RepeatedCompositeFieldContainer[Member]
     signature: bytes
-    def __init__(self, peer: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    banned: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, round: _Optional[int] = ..., epoch: _Optional[int] = ..., head: _Optional[bytes] = ..., updates: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., signature: _Optional[bytes] = ..., banned: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Commit(_message.Message):
-    __slots__ = ("body", "view", "votes")
+    __slots__ = ("body", "view", "voters", "signatures", "authority")
     BODY_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
-    VOTES_FIELD_NUMBER: _ClassVar[int]
+    VOTERS_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURES_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
     body: bytes
     view: int
-    votes: _containers.RepeatedCompositeFieldContainer[VoteSignature]
-    def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., votes: _Optional[_Iterable[_Union[VoteSignature, _Mapping]]] = ...) -> None: ...
+    voters: _containers.RepeatedScalarFieldContainer[int]
+    signatures: _containers.RepeatedScalarFieldContainer[bytes]
+    authority: str
+    def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., voters: _Optional[_Iterable[int]] = ..., signatures: _Optional[_Iterable[bytes]] = ..., authority: _Optional[str] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving", "farewell")
@@ -369,12 +419,22 @@ class Prepare(_message.Message):
     def __init__(self, view: _Optional[int] = ...) -> None: ...
 
 class Commits(_message.Message):
-    __slots__ = ("commits", "height")
+    __slots__ = ("commits", "height", "snapshot")
     COMMITS_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     commits: _containers.RepeatedCompositeFieldContainer[Commit]
     height: int
-    def __init__(self, commits: _Optional[_Iterable[_Union[Commit, _Mapping]]] = ..., height: _Optional[int] = ...) -> None: ...
+    snapshot: Snapshot
+    def __init__(self, commits: _Optional[_Iterable[_Union[Commit, _Mapping]]] = ..., height: _Optional[int] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
+
+class Seal(_message.Message):
+    __slots__ = ("at", "signature")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    at: int
+    signature: bytes
+    def __init__(self, at: _Optional[int] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class AskCommits(_message.Message):
     __slots__ = ()
@@ -417,7 +477,7 @@ class Refuse(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Message(_message.Message):
-    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse", "prepare", "lock", "accuse")
+    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse", "prepare", "lock", "accuse", "seal", "epoch")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     ALIVE_FIELD_NUMBER: _ClassVar[int]
@@ -439,6 +499,8 @@ class Message(_message.Message):
     PREPARE_FIELD_NUMBER: _ClassVar[int]
     LOCK_FIELD_NUMBER: _ClassVar[int]
     ACCUSE_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     round: int
     offer: Offer
     alive: Alive
@@ -460,7 +522,9 @@ class Message(_message.Message):
     prepare: Prepare
     lock: Lock
     accuse: Accuse
-    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., lock: _Optional[_Union[Lock, _Mapping]] = ..., accuse: _Optional[_Union[Accuse, _Mapping]] = ...) -> None: ...
+    seal: Seal
+    epoch: int
+    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., lock: _Optional[_Union[Lock, _Mapping]] = ..., accuse: _Optional[_Union[Accuse, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class PeerRecord(_message.Message):
     __slots__ = ("run_id", "public_key", "sequence", "direct", "certificate_digest", "multiaddrs", "role", "agent")

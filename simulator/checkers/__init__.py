@@ -14,9 +14,11 @@ from atoll.simulator.checkers.certificates import Certificates
 from atoll.simulator.checkers.counted_once import CountedOnce
 from atoll.simulator.checkers.equal_anchors import EqualAnchors
 from atoll.simulator.checkers.held_by_majority import HeldByMajority
+from atoll.simulator.checkers.majority_promised import MajorityPromised
 from atoll.simulator.checkers.nobody_pushed_out import NobodyPushedOut
 from atoll.simulator.checkers.one_history import OneHistory
 from atoll.simulator.checkers.promises import PromisesKept
+from atoll.simulator.checkers.right_start import RightStart
 
 
 def all_checkers() -> list[Any]:
@@ -25,8 +27,10 @@ def all_checkers() -> list[Any]:
         OneHistory(),
         EqualAnchors(),
         PromisesKept(),
+        MajorityPromised(),
         Certificates(),
         CountedOnce(),
+        RightStart(),
         HeldByMajority(),
         NobodyPushedOut(),
         Bounded(),

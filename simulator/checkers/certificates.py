@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atoll.protocol.ledger import Commit, vote_message
+from atoll.protocol.commits import Commit, vote_message
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host
@@ -26,7 +26,7 @@ class Certificates:
             return
         self.checked[id(commit)] = commit
         body, world = commit.body, self.world
-        members = {member.peer for member in world.members(body.round)}
+        members = set(world.voters(body.round))
         message = vote_message(world.signed.run_id, body.round, commit.view, body.digest)
         valid = {peer for peer, signature in commit.votes if world.ring.verify(peer, message, signature)}
         world.require(

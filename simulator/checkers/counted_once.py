@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from atoll.protocol.commits import Body, Commit, Kind
 from atoll.protocol.ids import Digest, PeerId
-from atoll.protocol.ledger import Body, Commit, Kind, Role
 from atoll.protocol.messages import Propose
+from atoll.protocol.roster import Role
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host
@@ -36,14 +37,17 @@ class CountedOnce:
         )
         if self.world.setting.liars:
             self._clamped(body)
-            if body.kind is Kind.UPDATE and body.digest in self.honest and self.world.setting.liars == 1:
+            dense = self.world.signed.manifest.rounds.exchange == "dense"
+            lone = self.world.setting.liars == 1
+            if dense and lone and body.kind is Kind.UPDATE and body.digest in self.honest:
                 for part in range(len(body.blobs)):
                     self._part(body, part)
             return
         self._weights(body)
         if body.kind is Kind.UPDATE:
-            for part in range(len(body.blobs)):
-                self._part(body, part)
+            if self.world.signed.manifest.rounds.exchange == "dense":
+                for part in range(len(body.blobs)):
+                    self._part(body, part)
             self._whole(body)
 
     def _clamped(self, body: Body) -> None:
@@ -82,13 +86,24 @@ class CountedOnce:
 
     def _whole(self, body: Body) -> None:
         """The parts that count for one contributor are of one contribution."""
-        used: dict[PeerId, list[str]] = {}
-        for ref in body.blobs:
-            for peer, _, piece in self.world.means[ref.digest].inputs:
-                used.setdefault(peer, []).append(piece.digest)
-        for peer, pieces in used.items():
+        used = pieces(self.world, body)
+        for contributor in body.contributors:
+            peer = contributor.peer
             done = self.world.contributions[peer, body.round]
             self.world.require(
-                any([ref.digest for ref in event.parts] == pieces for event in done),
-                f"update {body.round} mixes two contributions of {peer[-8:]}",
+                any([ref.digest for ref in event.parts] == used.get(peer) for event in done),
+                f"update {body.round} is not made of one contribution of {peer[-8:]}",
             )
+
+
+def pieces(world: World, body: Body) -> dict[PeerId, list[Digest]]:
+    """What an update is made of, by contributor: the blobs summed or, if sparse, the blobs themselves."""
+    used: dict[PeerId, list[Digest]] = {}
+    if world.signed.manifest.rounds.exchange == "sparse":
+        for contributor, ref in zip(body.contributors, body.blobs, strict=True):
+            used.setdefault(contributor.peer, []).append(ref.digest)
+    else:
+        for ref in body.blobs:
+            for peer, _, piece in world.means[ref.digest].inputs:
+                used.setdefault(peer, []).append(piece.digest)
+    return used

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atoll.protocol.commits import Commit, Kind
 from atoll.protocol.events import StateLoaded
-from atoll.protocol.ledger import Commit, Kind
 from atoll.simulator import content
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ class EqualAnchors:
             f"commit {body.round} starts from {body.anchor[:8]}, but what there is before it is "
             f"{before.anchor[:8]}",
         )
-        self.states.append(content.stepped(before, body) if body.kind is Kind.UPDATE else before)
+        self.states.append(
+            content.stepped(before, body, manifest.rounds.fragments) if body.kind is Kind.UPDATE else before
+        )
 
     def on_state(self, host: Host, state: StateLoaded) -> None:
         """Any state but the initial one follows a commit."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atoll.protocol.ledger import Commit
+from atoll.protocol.commits import Commit
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host
@@ -21,7 +21,7 @@ class HeldByMajority:
         body, world = commit.body, self.world
         if body.round <= world.height:
             return
-        members = [world.hosts[member.peer] for member in world.members(body.round)]
+        members = [world.hosts[voter] for voter in world.voters(body.round)]
         for ref in body.blobs:
             holders = sum(member.has(ref.digest) for member in members if not member.lies)
             liars = sum(member.lies for member in members)

@@ -1,7 +1,8 @@
 """Once the faults stop, everybody goes on: two more updates at every peer, within some deadlines.
 
 What is asked for: every peer that has not left has committed two further updates and holds the state of its
-head, and is a member again, or knows that the run is complete.
+head, and is a member again, or knows that the run is complete. Who is gone for good is no member any more:
+members that never answer would be a majority one day.
 """
 
 from __future__ import annotations
@@ -29,7 +30,17 @@ class Liveness:
         self.until_ms = world.clock.now_ms + self.deadlines * rules.deadline_ms
 
     def reached(self) -> bool:
-        return self.world.updates >= self.wanted and not any(self.lagging(host) for host in self.world.alive)
+        if self.world.updates < self.wanted or any(self.lagging(host) for host in self.world.alive):
+            return False
+        return not self.departed()
+
+    def departed(self) -> list[str]:
+        """Members that left or lost their disk, while rounds go on."""
+        world = self.world
+        if 0 < world.signed.manifest.rounds.rounds <= world.updates:
+            return []
+        members = (world.hosts[member.peer] for member in world.members(world.height + 1))
+        return [host.name for host in members if host.finished]
 
     def lagging(self, host: Host) -> bool:
         peer = host.peer
@@ -46,6 +57,8 @@ class Liveness:
             for host in behind[:4]
             if (peer := host.peer) is not None
         ]
+        if not behind and (departed := self.departed()):
+            return f"{', '.join(departed)} lag behind as members, and are gone for good"
         return (
             f"{len(behind)} peers lag {self.deadlines} deadlines after the faults: "
             f"{self.wanted} updates wanted, " + "; ".join(texts)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atoll.protocol.commits import Commit
 from atoll.protocol.ids import PeerId
-from atoll.protocol.ledger import Commit, liars_max
+from atoll.protocol.roster import liars_max
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atoll.protocol.commits import Commit
 from atoll.protocol.ids import Digest
-from atoll.protocol.ledger import Commit
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host

@@ -21,6 +21,7 @@ class PromisesKept:
 
     def __init__(self) -> None:
         self.promised: dict[tuple[PeerId, int], int] = {}
+        self.voted: dict[tuple[PeerId, int], set[int]] = {}
         self.said: dict[tuple[str, PeerId, int, int], Digest] = {}
 
     def on_send(self, host: Host, receivers: tuple[PeerId, ...], message: Any) -> None:
@@ -29,6 +30,8 @@ class PromisesKept:
         elif isinstance(message, m.Vote):
             first_stage = message.stage is Stage.PREPARE
             what = "gives its first vote to" if first_stage else "votes for"
+            if not first_stage:
+                self.voted.setdefault((host.id, message.round), set()).add(message.view)
             self._once(what, host, message.round, message.view, message.body)
             below = self.promised.get((host.id, message.round), 0)
             self.world.require(
@@ -40,19 +43,19 @@ class PromisesKept:
 
     def _promise(self, host: Host, promise: m.Promise) -> None:
         key = (host.id, promise.round)
-        self.promised[key] = max(self.promised.get(key, 0), promise.view)
-        voted = [
-            view for (kind, peer, round_, view) in self._votes(host.id, promise.round) if view < promise.view
-        ]
+        before = self.promised.get(key, 0)
+        self.world.require(
+            promise.view >= before,
+            f"{host.name} promises view {promise.view} of round {promise.round} after promising {before}",
+        )
+        self.promised[key] = promise.view
+        voted = [view for view in self.voted.get(key, ()) if view < promise.view]
         known = promise.accepted[0] if promise.accepted is not None else -1
         self.world.require(
             not voted or max(voted) <= known,
             f"{host.name} promises view {promise.view} of round {promise.round} and hides what it accepted "
             f"in view {max(voted, default=0)}",
         )
-
-    def _votes(self, peer: PeerId, round_: int) -> list[tuple[str, PeerId, int, int]]:
-        return [key for key in self.said if key[0] == "votes for" and key[1] == peer and key[2] == round_]
 
     def _once(self, what: str, host: Host, round_: int, view: int, body: Digest) -> None:
         first = self.said.setdefault((what, host.id, round_, view), body)

@@ -17,8 +17,8 @@ from atoll.protocol.errors import ConfigError
 from atoll.protocol.ids import digest_of
 from atoll.protocol.invite import parse_invite
 from atoll.protocol.keys import Key
-from atoll.protocol.ledger import Role
 from atoll.protocol.manifest import open_manifest
+from atoll.protocol.roster import Role
 
 RUN = """\
 [run]

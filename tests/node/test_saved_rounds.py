@@ -6,10 +6,12 @@ from pathlib import Path
 
 from atoll.node.disk import Disk
 from atoll.protocol import actions as a
+from atoll.protocol.commits import Body, Kind
 from atoll.protocol.ids import PeerId, digest_of
-from atoll.protocol.ledger import Body, Kind, Member
+from atoll.protocol.ledger import Genesis, Ledger
 from atoll.protocol.peer import Saved
 from atoll.protocol.proofs import Equivocation, Sighting, Stage
+from atoll.protocol.roster import Member
 
 ONE, OTHER = digest_of(b"one"), digest_of(b"other")
 WHO = PeerId("somebody")

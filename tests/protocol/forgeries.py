@@ -9,15 +9,24 @@ from typing import Any
 from protocol_samples import contributor, digest, peer, votes
 
 from atoll.protocol import messages as m
-from atoll.protocol.ids import BlobRef, PeerId
-from atoll.protocol.ledger import Body, Commit, Kind, Role
+from atoll.protocol.commits import Body, Commit, Kind
+from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.peer import Peer
+from atoll.protocol.roster import Role
 
 
 def body(p: Peer, **changes: Any) -> Body:
     """A skip that nothing is wrong with, but for `changes`."""
     assert p.catchup.anchor is not None
-    sound = Body(p.terms.run_id, p.round, p.terms.parent, Kind.SKIP, p.catchup.anchor, p.terms.members)
+    sound = Body(
+        p.terms.run_id,
+        p.round,
+        p.terms.parent,
+        Kind.SKIP,
+        p.catchup.anchor,
+        p.terms.members,
+        fragment=p.terms.fragment,
+    )
     return dataclasses.replace(sound, **changes)
 
 
@@ -39,6 +48,15 @@ def plan(p: Peer, *columns: m.Column) -> m.Plan:
 def commits(p: Peer, *names: str) -> m.Commits:
     decided = body(p)
     return m.Commits(p.round + 1, (Commit(decided, 0, votes(decided, names)),), p.round)
+
+
+def offered(p: Peer) -> tuple[BlobRef, ...]:
+    return tuple(BlobRef(digest(f"part {part}"), size) for part, size in enumerate(p.terms.part_bytes))
+
+
+def whole(p: Peer) -> Digest:
+    assert p.catchup.anchor is not None
+    return p.catchup.anchor
 
 
 X = digest("something else")
@@ -66,6 +84,16 @@ FORGERIES: dict[str, Callable[[Peer], m.Message]] = {
     ),
     "a promise that accepted its own view": lambda p: m.Promise(p.round, p.view, (p.view, body(p))),
     "an offer": lambda p: m.Offer(p.round, p.view, p.terms.parent, 1, 1, ()),
+    "an offer that starts from the whole state": lambda p: m.Offer(
+        p.round, p.view, whole(p), 1, 1, offered(p)
+    ),
+    "an offer that starts from the fragment of the next round": lambda p: m.Offer(
+        p.round, p.view, p.catchup.start(p.round + 1) or X, 1, 1, offered(p)
+    ),
+    "a proposal for another fragment": lambda p: m.Propose(
+        p.round, p.view, body(p, fragment=p.terms.fragment - 1)
+    ),
+    "a sum of the third part": lambda p: m.Reduced(p.round, p.view, 1, 2, BlobRef(X, p.terms.part_bytes[0])),
     "an offer from another anchor": lambda p: m.Offer(p.round, p.view, X, 1, 1, ()),
     "a report of a part that is not its own": lambda p: m.Held(p.round, p.view, 99, (peer("w1"),)),
     "a sum that nobody asked for": lambda p: m.Reduced(p.round, p.view, 9, 0, BlobRef(X, 1)),

@@ -8,21 +8,13 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeVar
 
+from atoll.protocol.commits import Body, Commit, Contributor, Kind, vote_message
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_of
 from atoll.protocol.keys import Key
-from atoll.protocol.ledger import (
-    Body,
-    Commit,
-    Contributor,
-    Genesis,
-    Kind,
-    Ledger,
-    Member,
-    Role,
-    vote_message,
-)
+from atoll.protocol.ledger import Genesis, Ledger
 from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, RoundRules
+from atoll.protocol.roster import Member, Role
 from atoll.protocol.terms import Terms
 
 T = TypeVar("T")
@@ -57,8 +49,17 @@ def part_bytes(parts: int) -> tuple[int, ...]:
     return tuple(NUMEL * (part + 1) // parts - NUMEL * part // parts for part in range(parts))
 
 
-def initial_blobs() -> tuple[BlobRef, BlobRef]:
-    return BlobRef(digest_of(b"anchor 0"), 4 * NUMEL), BlobRef(digest_of(b"momentum 0"), 4 * NUMEL)
+def fragment_bytes(rules: RoundRules) -> Callable[[int, int], tuple[int, ...]]:
+    """The same of a vector in fragments of equal sizes; a sparse contribution has a tenth of the bytes."""
+    numel = NUMEL // rules.fragments // (10 if rules.exchange == "sparse" else 1)
+    return lambda fragment, parts: tuple(numel * (p + 1) // parts - numel * p // parts for p in range(parts))
+
+
+def initial_blobs(fragments: int = 1) -> tuple[BlobRef, ...]:
+    names = (
+        f"{what} {fragment}".encode() for fragment in range(fragments) for what in ("anchor", "momentum")
+    )
+    return tuple(BlobRef(digest_of(name), 4 * NUMEL // fragments) for name in names)
 
 
 def manifest(rules: RoundRules = RULES, **changes: Any) -> Manifest:
@@ -67,7 +68,7 @@ def manifest(rules: RoundRules = RULES, **changes: Any) -> Manifest:
         name="a run",
         authority=peer("authority"),
         numel=NUMEL,
-        anchor_blobs=initial_blobs(),
+        anchor_blobs=initial_blobs(rules.fragments),
         assignment=ASSIGNED,
         rounds=rules,
         membership=MembershipRules(witnesses=(peer("coordinator"),)),
@@ -117,6 +118,7 @@ def update(terms: Terms, *names: str, **changes: Any) -> Body:
         parent=terms.parent,
         kind=Kind.UPDATE,
         anchor=ANCHOR,
+        before=terms.members,
         members=terms.members,
         contributors=tuple(contributor(name) for name in sorted(names, key=peer)),
         blobs=blobs(f"mean {terms.round}", len(terms.part_bytes)),
@@ -137,6 +139,7 @@ def skip(ledger: Ledger, **changes: Any) -> Body:
         parent=ledger.head,
         kind=Kind.SKIP,
         anchor=ANCHOR,
+        before=ledger.members,
         members=ledger.members,
     )
     return dataclasses.replace(sound, **changes)

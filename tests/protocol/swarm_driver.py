@@ -11,17 +11,19 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from protocol_samples import ASSIGNED, initial_blobs, key, manifest, member, part_bytes, peer
+from protocol_samples import ASSIGNED, fragment_bytes, initial_blobs, key, manifest, member, peer
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
+from atoll.protocol.commits import Body, Commit, Snapshot
+from atoll.protocol.fragments import blobs_of
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_of
-from atoll.protocol.ledger import Body, Commit, Genesis, Ledger
+from atoll.protocol.ledger import Genesis, Ledger
 from atoll.protocol.manifest import RoundRules
-from atoll.protocol.messages import Message
+from atoll.protocol.messages import Commits, Message
 from atoll.protocol.peer import Peer, PeerConfig, Saved
-from atoll.protocol.terms import by_hash
-from atoll.protocol.wire.convert import decode, encode
+from atoll.protocol.roster import by_hash
+from atoll.protocol.wire.convert import decode_with_epoch, encode
 
 DELIVERIES_MAX = 20_000
 ACTIONS_MAX = 200
@@ -31,6 +33,7 @@ ACTIONS_MAX = 200
 class Disk:
     """What outlives a process."""
 
+    base: Snapshot | None = None
     commits: list[Commit] = field(default_factory=list)
     saved: Saved = field(default_factory=Saved)
     results: dict[Digest, int] = field(default_factory=dict)
@@ -49,6 +52,7 @@ class Machine:
     def fresh(self) -> None:
         self.memory: set[Digest] = set()
         self.order: a.Train | None = None
+        self.to_encode: a.Encode | None = None
         self.log: list[a.Action] = []
         self.in_touch = True
         self.stalls = False
@@ -56,10 +60,12 @@ class Machine:
     def start(self) -> None:
         """Begin on what the disk holds."""
         ledger = Ledger(self.swarm.genesis)
+        if self.disk.base is not None:
+            ledger.rebase(self.disk.base)
         for commit in self.disk.commits:
             ledger.append(commit, key(self.name))
         role = member(self.name).role
-        config = PeerConfig(self.swarm.manifest, role, part_bytes)
+        config = PeerConfig(self.swarm.manifest, role, fragment_bytes(self.swarm.manifest.rounds))
         self.peer = Peer(config, key(self.name), ledger, replace(self.disk.saved))
         state = self.disk.states[-1] if self.disk.states else None
         self.take(e.Started(state, tuple(self.disk.results)))
@@ -76,6 +82,9 @@ class Machine:
         for action in actions:
             self.log.append(action)
             self.perform(action)
+        order, self.to_encode = self.to_encode, None
+        if order is not None:
+            self.encode(order)
         self.swarm.check(self)
         return actions
 
@@ -83,15 +92,17 @@ class Machine:
         """What is instant happens; the rest waits in the swarm's queues."""
         swarm = self.swarm
         match action:
-            case a.Send(to, message):
-                assert decode(encode(message)) == message
+            case a.Send(to, message, epoch):
+                assert self.reads_as_written(message, action.epoch)
                 assert self.id not in to
-                swarm.mail.extend((self, swarm.by_id[receiver], message) for receiver in to)
+                swarm.mail.extend((self, swarm.by_id[receiver], message, epoch) for receiver in to)
             case a.SetTimer(timer, after_ms):
                 assert after_ms > 0
                 swarm.timers.append((swarm.now_ms + after_ms, self, timer))
             case a.Train():
                 self.order = action
+            case a.Encode():
+                self.to_encode = action
             case a.Persist(record):
                 self.write(record)
             case a.Fetch() | a.Aggregate() | a.Apply() | a.LoadState():
@@ -101,6 +112,16 @@ class Machine:
                 self.disk.results = kept
             case _:
                 pass
+
+    def reads_as_written(self, message: Message, epoch: int) -> bool:
+        """Whether another peer with the same ledger would read just this."""
+        assert self.peer is not None
+        ledger = self.peer.ledger
+        known = dict(ledger._members)
+        if isinstance(message, Commits) and message.commits:
+            first = message.commits[0].body
+            known[first.parent] = first.before
+        return decode_with_epoch(encode(message, epoch), known.get) == (epoch, message)
 
     def store(self, digest: Digest, result: bool) -> None:
         """Results are on disk; contributions of others live in memory."""
@@ -125,18 +146,29 @@ class Machine:
                 saved.evidence = (*saved.evidence, evidence)
             case a.Proposed(round_, view, body):
                 saved.proposed = (round_, view, body)
+            case a.Rewound(round_):
+                self.disk.commits = [c for c in self.disk.commits if c.body.round < round_]
+                self.disk.states = [s for s in self.disk.states if s.round < round_]
+            case a.Rebased(snapshot, kept):
+                self.disk.base, self.disk.commits = snapshot, list(kept)
 
     # ---- work -----------------------------------------------------------------------------------
 
     def train(self, tokens: int = ASSIGNED.tokens) -> None:
         order, self.order = self.order, None
         assert order is not None, f"{self.name} was not asked to train"
+        self.take(e.Trained(order.round, tokens, order.steps))
+
+    def encode(self, order: a.Encode) -> None:
+        """At once. A contribution that may become the update itself is on disk before it is offered."""
+        assert self.peer is not None
         seed = f"{self.name} {order.round} {self.swarm.now_ms}".encode()
-        parts = tuple(
-            BlobRef(digest_of(seed, bytes([part])), size) for part, size in enumerate(part_bytes(order.parts))
-        )
-        self.memory.update(ref.digest for ref in parts)
-        self.take(e.Trained(order.round, tokens, order.steps, parts))
+        sizes = self.peer.terms.part_bytes
+        assert len(sizes) == order.parts
+        parts = tuple(BlobRef(digest_of(seed, bytes([part])), size) for part, size in enumerate(sizes))
+        for ref in parts:
+            self.store(ref.digest, result=order.lasting)
+        self.take(e.Encoded(order.round, parts))
 
     def do(self, chore: a.Action) -> None:
         match chore:
@@ -166,7 +198,9 @@ class Machine:
         assert all(0 < weight <= ASSIGNED.tokens for _, weight, _ in order.inputs)
         assert all(self.has(ref.digest) for _, _, ref in order.inputs)
         pieces = (f"{who} {weight} {ref.digest}".encode() for who, weight, ref in order.inputs)
-        blob = BlobRef(digest_of(b"mean", *pieces), part_bytes(order.parts)[order.part])
+        assert self.peer is not None
+        sizes = self.peer.config.part_bytes(order.round % self.swarm.manifest.rounds.fragments, order.parts)
+        blob = BlobRef(digest_of(b"mean", *pieces), sizes[order.part])
         self.store(blob.digest, result=True)
         self.take(e.Aggregated(order.round, order.view, order.revision, order.part, blob))
 
@@ -175,10 +209,18 @@ class Machine:
         state = self.disk.states[-1]
         assert state.anchor == body.anchor
         assert all(self.has(ref.digest) for ref in body.blobs)
-        update = [digest_bytes(ref.digest) for ref in body.blobs]
+        update, fragments = (
+            [digest_bytes(ref.digest) for ref in body.blobs],
+            self.swarm.manifest.rounds.fragments,
+        )
+        assert body.fragment == body.round % fragments
+        changed = blobs_of(state.blobs, body.fragment, fragments)
         return state_of(
             body.round,
-            [BlobRef(digest_of(b"step", digest_bytes(r.digest), *update), r.size) for r in state.blobs],
+            [
+                BlobRef(digest_of(b"step", digest_bytes(r.digest), *update), r.size) if r in changed else r
+                for r in state.blobs
+            ],
         )
 
     def keep(self, state: e.StateLoaded) -> None:
@@ -202,13 +244,13 @@ class Swarm:
         self.machines = {name: Machine(self, name) for name in (*members, *outsiders)}
         self.by_id = {machine.id: machine for machine in self.machines.values()}
         self.now_ms = 0
-        self.mail: deque[tuple[Machine, Machine, Message]] = deque()
+        self.mail: deque[tuple[Machine, Machine, Message, int]] = deque()
         self.timers: list[tuple[int, Machine, e.Timer]] = []
         self.chores: deque[tuple[Machine, a.Action]] = deque()
         self.history: dict[int, Digest] = {}
         self.anchors: dict[int, Digest] = {0: self.manifest.anchor}
         for name in members:
-            self.machines[name].disk.states.append(state_of(0, list(initial_blobs())))
+            self.machines[name].disk.states.append(state_of(0, list(initial_blobs(rules.fragments))))
             self.machines[name].start()
 
     @property
@@ -242,9 +284,9 @@ class Swarm:
     def step(self) -> bool:
         """Deliver one letter, or do one chore; whether there was any."""
         if self.mail:
-            sender, receiver, message = self.mail.popleft()
+            sender, receiver, message, epoch = self.mail.popleft()
             if receiver.peer is not None and self.touch(sender, receiver):
-                receiver.take(e.Received(sender.id, message))
+                receiver.take(e.Received(sender.id, message, epoch))
         elif self.chores:
             machine, chore = self.chores.popleft()
             if machine.peer is not None:

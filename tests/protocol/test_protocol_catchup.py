@@ -12,9 +12,10 @@ from protocol_samples import ANCHOR, RUN, blobs, digest, initial_blobs, key, mem
 
 from atoll.protocol.actions import Apply, Fetch, LoadState
 from atoll.protocol.catchup import FETCHES_MAX, Catchup, rotated
+from atoll.protocol.commits import Commit, Kind
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.ids import BlobRef, Digest, digest_bytes, digest_of
-from atoll.protocol.ledger import Commit, Genesis, Kind, Ledger
+from atoll.protocol.ledger import Genesis, Ledger
 from atoll.protocol.messages import State
 
 NAMES = ("coordinator", "w1", "w2")

@@ -13,19 +13,18 @@ from protocol_samples import RUN, blobs, chain, digest, key, member, peer, read,
 from wire_strategies import Messages, Pool
 
 from atoll.protocol import messages as m
-from atoll.protocol.errors import RemoteProtocolError
-from atoll.protocol.ids import REASON_MAX
-from atoll.protocol.ledger import (
+from atoll.protocol.commits import (
     BODY_BYTES_MAX,
-    MEMBERS_MAX,
     Body,
     Commit,
     Contributor,
-    Role,
     body_from_bytes,
     commit_from_bytes,
     commit_to_wire,
 )
+from atoll.protocol.errors import RemoteProtocolError
+from atoll.protocol.ids import REASON_MAX
+from atoll.protocol.roster import MEMBERS_MAX, Role
 from atoll.protocol.wire import messages_pb2 as wire
 from atoll.protocol.wire.convert import (
     COMMITS_MAX,

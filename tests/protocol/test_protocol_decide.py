@@ -17,8 +17,8 @@ from protocol_samples import (
     terms,
 )
 
+from atoll.protocol.commits import Kind
 from atoll.protocol.leading import Go, Wait, decide
-from atoll.protocol.ledger import Kind
 
 # ---- decide -------------------------------------------------------------------------------------
 # five workers, a quorum of three; the round began at 1000; the grace is 25 %, 100 to 1000 ms

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from protocol_samples import RUN, digest, flipped, key, read
 
 from atoll.protocol import envelope as envelopes
+from atoll.protocol.commits import vote_message
 from atoll.protocol.envelope import (
     ADDRESSES_MAX,
     ENVELOPE_BYTES_MAX,
@@ -25,7 +26,6 @@ from atoll.protocol.envelope import (
 )
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.keys import verify
-from atoll.protocol.ledger import vote_message
 from atoll.protocol.wire import messages_pb2 as wire
 
 ADA = key("ada")

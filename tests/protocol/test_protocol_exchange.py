@@ -31,9 +31,9 @@ from protocol_samples import (
     votes,
 )
 
+from atoll.protocol.commits import Kind
 from atoll.protocol.ids import BlobRef, PeerId
 from atoll.protocol.leading import REVISIONS_MAX, Leading
-from atoll.protocol.ledger import Kind
 from atoll.protocol.messages import Cut, Held, Propose, Reduced
 from atoll.protocol.terms import objection
 

@@ -26,9 +26,10 @@ from protocol_samples import (
     update,
 )
 
+from atoll.protocol.commits import Kind, Rejection
 from atoll.protocol.leading import Leading
-from atoll.protocol.ledger import Kind, Rejection, Role
 from atoll.protocol.messages import Offer
+from atoll.protocol.roster import Role
 from atoll.protocol.terms import objection
 
 # ---- offers -------------------------------------------------------------------------------------

@@ -10,19 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protocol_samples import ANCHOR, RUN, chain, digest, flipped, key, member, members, peer, skip, votes
 
+from atoll.protocol.commits import Body, Commit, Kind, vote_message
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import PeerId
-from atoll.protocol.ledger import (
-    MEMBERS_MAX,
-    Body,
-    Commit,
-    Genesis,
-    Kind,
-    Ledger,
-    Member,
-    majority,
-    vote_message,
-)
+from atoll.protocol.ledger import Genesis, Ledger
+from atoll.protocol.roster import MEMBERS_MAX, Member, majority
 
 NAMES = ("coordinator", "w1", "w2", "w3")
 ME = key("w1")

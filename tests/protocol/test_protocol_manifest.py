@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from protocol_samples import RUN, flipped, key, manifest, peer, read
+from protocol_samples import RULES, RUN, digest, flipped, key, manifest, peer, read
 
 from atoll.protocol.admission import refusal, token_for
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, digest_of
 from atoll.protocol.keys import Key
-from atoll.protocol.ledger import Member, Role
 from atoll.protocol.manifest import (
     MANIFEST_BYTES_MAX,
     Assignment,
@@ -33,6 +32,7 @@ from atoll.protocol.manifest import (
     section,
     sign,
 )
+from atoll.protocol.roster import Member, Role
 from atoll.protocol.wire import messages_pb2 as wire
 
 AUTHORITY = key("authority")
@@ -223,6 +223,9 @@ NAN = math.nan
         ("owners_max", [1, 4096], [0, 4097]),
         ("keep_rounds", [2, 1000], [0, 1, 1001]),
         ("late", ["carry", "drop"], ["", "Carry", "keep"]),
+        ("fragments", [1, 256], [0, -1, 257]),
+        ("overlap", [0], [-1, 1]),
+        ("exchange", ["dense", "sparse"], ["", "Dense", "none"]),
         ("votes", ["majority", "two-thirds"], ["", "third", "Majority"]),
     ],
 )
@@ -235,6 +238,36 @@ def test_round_rules_are_bounded(key: str, good: list[Any], bad: list[Any]) -> N
         named = "grace_ms_min" if key.startswith("grace_ms") else key
         assert named in caught.value.what
         assert caught.value.right
+
+
+def test_training_runs_ahead_by_less_than_there_are_fragments() -> None:
+    check_rounds(RoundRules(fragments=4, overlap=3), "rounds")
+    with pytest.raises(ConfigError, match="overlap = 4"):
+        check_rounds(RoundRules(fragments=4, overlap=4), "rounds")
+
+
+@pytest.mark.parametrize(
+    ("fragments", "sizes", "good"),
+    [
+        (2, [2000, 2000, 2000, 2000], True),
+        (2, [400, 400, 3600, 3600], True),
+        (1, [2000, 2000, 2000, 2000], False),
+        (2, [4000, 4000], False),
+        (2, [2000, 2000, 2000], False),
+        (2, [2000, 1600, 2000, 2400], False),
+        (2, [4000, 4000, 0, 0], False),
+        (2, [1998, 1998, 2002, 2002], False),
+        (2, [2000, 2000, 2004, 2004], False),
+    ],
+)
+def test_each_fragment_has_an_anchor_and_its_momentum(fragments: int, sizes: list[int], good: bool) -> None:
+    blobs = tuple(BlobRef(digest(str(place)), size) for place, size in enumerate(sizes))
+    made = manifest(dataclasses.replace(RULES, fragments=fragments), anchor_blobs=blobs)
+    if good:
+        assert parse(json.loads(made.to_json()), "manifest").anchor_blobs == blobs
+    else:
+        with pytest.raises(ConfigError, match="anchor_blobs"):
+            parse(json.loads(made.to_json()), "manifest")
 
 
 def test_every_round_rule_has_its_bounds_tested() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -21,8 +22,8 @@ from wire_strategies import Messages, Pool
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
+from atoll.protocol.commits import Body, Kind, vote_message
 from atoll.protocol.ids import BlobRef, Digest
-from atoll.protocol.ledger import Body, Kind, vote_message
 from atoll.protocol.peer import Peer
 from atoll.protocol.wire.convert import decode, encode
 
@@ -49,13 +50,24 @@ MOMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "asks to join": ("w4", ("w1 w2 w3 train", "deliver", "w4 starts", "3000 ms pass")),
     "finishes": ("w2", ("w2 finishes",)),
     "has left": ("w2", ("w2 leaves at once",)),
+    "is ahead": ("w2", ("w1 w2 w3 train", "w2 trains", "deliver")),
+    "collects": ("w1", ("w3 begins to give its blobs and never ends", "w1 w2 w3 train", "deliver")),
+    "has proposed contributions": ("w1", ("w1 w2 w3 train", "deliver until w1 proposes")),
+    "offered in a sparse exchange": ("w2", ("w1 w2 w3 train", "deliver until w1 proposes")),
+}
+SPARSE = replace(RULES, exchange="sparse")
+RULES_OF = {
+    "is ahead": replace(RULES, fragments=2, overlap=1),
+    "collects": SPARSE,
+    "has proposed contributions": SPARSE,
+    "offered in a sparse exchange": SPARSE,
 }
 
 
 @cache
 def moment(name: str) -> tuple[Swarm, Peer, Messages]:
     who, sentences = MOMENTS[name]
-    swarm = Swarm(NAMES, ["w4"], RULES, Order(("w1", "w2"), ("w2", "w3", "w1")))
+    swarm = Swarm(NAMES, ["w4"], RULES_OF.get(name, RULES), Order(("w1", "w2"), ("w2", "w3", "w1")))
     swarm.deliver()
     story = Story(swarm)
     for sentence in ("1000 ms pass", *sentences):
@@ -221,7 +233,7 @@ def size(p: Peer) -> int:
 def test_a_crowd_of_strangers_fills_no_memory(name: str) -> None:
     from atoll.protocol import messages as m
     from atoll.protocol.ids import peer_id
-    from atoll.protocol.ledger import Role
+    from atoll.protocol.roster import Role
 
     def stranger(number: int) -> Any:
         who = peer_id(number.to_bytes(32, "big"))

@@ -28,8 +28,9 @@ from protocol_samples import (
     votes,
 )
 
+from atoll.protocol.commits import Body, Commit, Kind
 from atoll.protocol.ids import BlobRef, PeerId, peer_id
-from atoll.protocol.ledger import MEMBERS_MAX, Body, Commit, Kind, Member, Role
+from atoll.protocol.roster import MEMBERS_MAX, Member, Role
 from atoll.protocol.terms import Terms, by_hash, next_members, objection, parts_of, terms_of
 
 NAMES = ("w1", "w2", "w3", "coordinator")
@@ -312,6 +313,44 @@ def test_nobody_objects_to_a_sound_body() -> None:
 def test_every_wrong_body_meets_an_objection(changes: dict[str, Any], reason: str) -> None:
     body: Body = dataclasses.replace(SOUND, **changes)
     assert reason in str(objection(GIVEN, body, ANCHOR))
+
+
+# ---- fragments, and contributions that are the update -------------------------------------------
+
+SPARSE = dataclasses.replace(
+    GIVEN, rules=dataclasses.replace(GIVEN.rules, exchange="sparse"), part_bytes=(9,)
+)
+
+
+def sparse_update(*labels: str) -> Body:
+    refs = tuple(BlobRef(digest(label), 9) for label in labels)
+    return update(SPARSE, *WORKERS, blobs=refs)
+
+
+def test_a_round_is_for_its_fragment_whatever_it_decides() -> None:
+    rules = dataclasses.replace(GIVEN.rules, fragments=4)
+    given = dataclasses.replace(GIVEN, rules=rules, round=6)
+    assert given.fragment == 2
+    for kind in ({}, {"kind": Kind.SKIP, "blobs": (), "contributors": ()}):
+        assert objection(given, update(given, *WORKERS, fragment=2, **kind), ANCHOR) is None
+        wrong = update(given, *WORKERS, **kind)
+        assert objection(given, wrong, ANCHOR) == "round 6 is for fragment 2, not 0"
+    assert "fragment 0" in str(objection(GIVEN, dataclasses.replace(SOUND, fragment=1), ANCHOR))
+
+
+def test_a_sparse_update_has_one_blob_for_each_contributor() -> None:
+    assert objection(SPARSE, sparse_update("a", "b", "c"), ANCHOR) is None
+    assert "other sizes" in str(objection(SPARSE, sparse_update("a", "b"), ANCHOR))
+    assert "other sizes" in str(objection(SPARSE, sparse_update("a", "b", "c", "d"), ANCHOR))
+    assert "twice" in str(objection(SPARSE, sparse_update("a", "b", "a"), ANCHOR))
+    large = update(SPARSE, *WORKERS, blobs=(*sparse_update("a", "b").blobs, BlobRef(digest("c"), 10)))
+    assert "other sizes" in str(objection(SPARSE, large, ANCHOR))
+
+
+def test_a_sparse_deadline_counts_every_contribution() -> None:
+    rules = dataclasses.replace(SPARSE.rules, bytes_per_s_min=1)
+    given = dataclasses.replace(SPARSE, rules=rules)
+    assert given.deadline_ms == rules.deadline_ms + 3 * 9 * 1000
 
 
 def test_a_body_that_no_ledger_would_take_meets_an_objection() -> None:

@@ -11,16 +11,18 @@ from protocol_samples import ANCHOR, RULES, RUN, digest, key, manifest, member, 
 
 from atoll.protocol import evidence, justify, proven
 from atoll.protocol import messages as m
+from atoll.protocol.commits import Body, Commit, Kind, body_from_bytes
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.evidence import Notebook
 from atoll.protocol.ids import Digest
-from atoll.protocol.ledger import Body, Commit, Genesis, Ledger, Role, liars_max
+from atoll.protocol.ledger import Genesis, Ledger
 from atoll.protocol.manifest import MembershipRules, check
 from atoll.protocol.proofs import (
     Equivocation,
     Farewell,
     Joining,
     Justification,
+    Place,
     Signatures,
     SignedPromise,
     Stage,
@@ -29,9 +31,11 @@ from atoll.protocol.proofs import (
     prepare_message,
     promise_message,
 )
+from atoll.protocol.roster import Role, liars_max
 from atoll.protocol.terms import objection
 from atoll.protocol.views import Views
 
+PLACE = Place(RUN, 0, 1)
 NAMES = ("w1", "w2", "w3", "coordinator")
 TERMS = terms(*NAMES, rules=dataclasses.replace(RULES, votes="two-thirds"), updates=1)
 BODY = update(TERMS, "w1", "w2", "w3")
@@ -42,17 +46,17 @@ OPEN = MembershipRules(witnesses=(peer("coordinator"),))
 
 
 def prepares(body: Body, names: Iterable[str], view: int = 0) -> Signatures:
-    message = prepare_message(RUN, 1, view, body.digest)
+    message = prepare_message(PLACE, view, body.digest)
     return tuple((peer(name), key(name).sign(message)) for name in names)
 
 
 def word(name: str, view: int, accepted: tuple[int, Digest] | None = None) -> SignedPromise:
-    return SignedPromise(peer(name), accepted, key(name).sign(promise_message(RUN, 1, view, accepted)))
+    return SignedPromise(peer(name), accepted, key(name).sign(promise_message(PLACE, view, accepted)))
 
 
 def proposal(body: Body, view: int, shown: Justification | None) -> m.Propose:
     leader = BY_PEER[TERMS.leader(view)]
-    signature = key(leader).sign(prepare_message(RUN, 1, view, body.digest))
+    signature = key(leader).sign(prepare_message(PLACE, view, body.digest))
     return m.Propose(1, view, body, signature=signature, justification=shown)
 
 
@@ -125,7 +129,7 @@ def test_a_leader_is_bound_by_the_highest_certificate() -> None:
 
 
 def found(name: str = "w2") -> Equivocation:
-    notebook, seen = Notebook(1), None
+    notebook, seen = Notebook(PLACE), None
     for body in (BODY, BODY, OTHER):
         ((who, signature),) = prepares(body, (name,))
         seen = notebook.note(who, 0, Stage.PREPARE, body.digest, signature)
@@ -139,6 +143,7 @@ def test_two_votes_convict_and_nothing_else_does() -> None:
     for wrong in (
         dataclasses.replace(proof, peer=peer("w3")),
         dataclasses.replace(proof, view=1),
+        dataclasses.replace(proof, epoch=1),
         dataclasses.replace(proof, stage=Stage.COMMIT),
         dataclasses.replace(proof, bodies=proof.bodies[:1] * 2, signatures=proof.signatures[:1] * 2),
         dataclasses.replace(proof, round=1 << 63),
@@ -147,7 +152,7 @@ def test_two_votes_convict_and_nothing_else_does() -> None:
 
 
 def test_a_notebook_keeps_a_few_views() -> None:
-    notebook = Notebook(1)
+    notebook = Notebook(PLACE)
     for view in range(50):
         assert notebook.note(peer("w1"), view, Stage.PREPARE, BODY.digest, b"") is None
     assert len(notebook.seen) == evidence.VIEWS_KEPT
@@ -162,15 +167,15 @@ def judge(body: Body, banned: tuple[Any, ...] = ()) -> str | None:
     return objection(TERMS, body, ANCHOR) or proven.objection(TERMS, body, OPEN, banned, VERIFY)
 
 
-def wish(name: str, round_: int = 1) -> Joining:
-    signature = key(name).sign(joining_message(RUN, round_, Role.WORKER))
+def wish(name: str, round_: int = 1, role: Role = Role.WORKER) -> Joining:
+    signature = key(name).sign(joining_message(Place(RUN, 0, round_), role))
     return Joining(peer(name), round_, b"", signature)
 
 
 def claims(joining: Iterable[str] = (), leaving: Iterable[str] = (), culprits: Iterable[str] = ()) -> Any:
     return proven.Claims(
         {peer(n): (Role.WORKER, wish(n)) for n in joining},
-        {peer(n): Farewell(peer(n), 1, key(n).sign(farewell_message(RUN, 1))) for n in leaving},
+        {peer(n): Farewell(peer(n), 1, key(n).sign(farewell_message(PLACE))) for n in leaving},
         {peer(n): found(n) for n in culprits},
     )
 
@@ -233,7 +238,7 @@ def test_one_word_moves_nobody() -> None:
 
 
 def test_a_ledger_asks_for_two_thirds_and_remembers_whom_it_bans() -> None:
-    ledger = Ledger(Genesis(RUN, ANCHOR, TERMS.members, "two-thirds"))
+    ledger = Ledger(Genesis(RUN, ANCHOR, TERMS.members, votes="two-thirds"))
     body = dataclasses.replace(BODY, evidence=(found(),))
     with pytest.raises(RemoteProtocolError, match="2 votes, 3 are two thirds"):
         ledger.append(Commit(body, 0, votes(body, NAMES[:2])), key("w1"))

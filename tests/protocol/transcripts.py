@@ -306,6 +306,27 @@ def may_train(story: Story, name: str, negated: str | None) -> None:
         assert order.round == story.peer(name).round
 
 
+def may_train_for(story: Story, name: str, round_: str) -> None:
+    order = story.swarm.machines[name].order
+    assert order is not None
+    assert order.round == int(round_), f"for round {order.round}"
+
+
+def for_fragment(story: Story, round_: str, fragment: str) -> None:
+    assert story.commit(round_).body.fragment == int(fragment), story.commit(round_).body.fragment
+
+
+def has_blobs(story: Story, round_: str, count: str) -> None:
+    assert len(story.commit(round_).body.blobs) == int(count)
+
+
+def hold_blobs(story: Story, names: str, round_: str) -> None:
+    """On disk."""
+    for machine in story.called(names):
+        missing = [ref for ref in story.commit(round_).body.blobs if ref.digest not in machine.disk.results]
+        assert not missing, f"{machine.name} lacks {len(missing)}"
+
+
 def settled(story: Story, name: str, round_: str, outcome: str) -> None:
     found = [x for x in story.swarm.machines[name].log if isinstance(x, a.Settle) and x.round == int(round_)]
     assert len(found) == 1, f"settled {len(found)} times"
@@ -382,6 +403,10 @@ EXPECTATIONS: tuple[tuple[str, Callable[..., None]], ...] = (
     (rf"{NAMES} (?:is|are) in round (\d+)(?: view (\d+))?", in_round),
     (rf"{NAMES} ha(?:s|ve) the anchor of round (\d+)", same_anchor),
     (rf"{NAME} may (not )?train", may_train),
+    (rf"{NAME} may train for round (\d+)", may_train_for),
+    (r"commit (\d+) is for fragment (\d+)", for_fragment),
+    (r"commit (\d+) has (\d+) blobs", has_blobs),
+    (rf"{NAMES} holds? the blobs of commit (\d+)", hold_blobs),
     (rf"what {NAME} did in round (\d+) (is part of the update|is left out: \w+)", settled),
     (rf"{NAME} sums part (\d+) of round (\d+)", sums),
     (rf"{NAME} loads the state of round (\d+)", loads),

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from protocol_samples import RUN, digest, peer
 
 from atoll.protocol import messages as m
+from atoll.protocol.commits import Body, Commit, Contributor, Kind, Rejection
 from atoll.protocol.ids import REASON_MAX, BlobRef, Digest, PeerId
-from atoll.protocol.ledger import Body, Commit, Contributor, Kind, Member, Rejection, Role
 from atoll.protocol.proofs import (
     Equivocation,
     Farewell,
@@ -20,6 +20,7 @@ from atoll.protocol.proofs import (
     SignedPromise,
     Stage,
 )
+from atoll.protocol.roster import Member, Role
 from atoll.protocol.wire.convert import ROUND_MAX
 
 U32, U64 = (1 << 32) - 1, (1 << 64) - 1

@@ -23,7 +23,7 @@ def test_liars_of_all_kinds_neither_split_nor_stop_a_run() -> None:
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_alone_breaks_nothing(lie: str) -> None:
-    chosen = dataclasses.replace(setting(3, 3, "none", 1, "two-thirds"), lies=(lie,))
+    chosen = dataclasses.replace(setting(3, 3, "none", "", 1, "two-thirds"), lies=(lie,))
     for seed in range(4):
         outcome = trial(seed, chosen)
         assert (outcome.violation, outcome.stuck) == (None, None), f"FAIL seed={seed}"
@@ -33,7 +33,7 @@ def test_a_lie_alone_breaks_nothing(lie: str) -> None:
 @pytest.mark.parametrize("lie", ["two stories", "yes-sayer"])
 def test_who_signs_two_things_is_banned(lie: str) -> None:
     """A yes-sayer alone signs nothing twice: it takes a leader with two stories."""
-    chosen = dataclasses.replace(setting(6, 6, "none", 2, "two-thirds"), lies=(lie,))
+    chosen = dataclasses.replace(setting(6, 6, "none", "", 2, "two-thirds"), lies=(lie,))
     refused = sum(
         count
         for seed in range(4)
@@ -55,8 +55,8 @@ def test_without_faults_two_stages_refuse_nobody() -> None:
 
 
 def test_a_replay_names_the_liars() -> None:
-    told = replay(3, setting(6, 4, "none", 2, "two-thirds"))
-    assert told.endswith("--seeds 3:4 --faults none --liars 2 --votes two-thirds --trace")
+    told = replay(3, setting(6, 4, "none", "dense", 2, "two-thirds"))
+    assert told.endswith("--seeds 3:4 --faults none --mode dense --liars 2 --votes two-thirds --trace")
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_a_replay_names_the_liars() -> None:
 )
 def test_more_liars_than_can_be_borne_are_refused(liars: int, votes: str, right: str) -> None:
     with pytest.raises(ConfigError, match=right):
-        setting(6, 4, "none", liars, votes)
+        setting(6, 4, "none", "", liars, votes)
 
 
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(ConfigError, match="three-quarters"):
-        setting(6, 4, "none", 0, "three-quarters")
+        setting(6, 4, "none", "", 0, "three-quarters")

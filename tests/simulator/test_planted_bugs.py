@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,13 +11,19 @@ import pytest
 
 from atoll.protocol import catchup, ledger, peer, terms
 from atoll.protocol import messages as m
-from atoll.protocol.actions import Apply
-from atoll.protocol.duties import rounds, voter
+from atoll.protocol.actions import Accepted, Apply, Encode, Promised, Proposed, Train
+from atoll.protocol.catchup import Catchup
+from atoll.protocol.commits import Body, Contributor, Kind, vote_message
+from atoll.protocol.duties import chain, leader, rounds, voter, worker
 from atoll.protocol.events import StateLoaded
-from atoll.protocol.ids import PeerId
+from atoll.protocol.fragments import start_digest
+from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.leading import Leading
-from atoll.protocol.ledger import Contributor, vote_message
+from atoll.protocol.ledger import Ledger
 from atoll.protocol.peer import Peer
+from atoll.protocol.working import Working
+from atoll.simulator import host
+from atoll.simulator.disk import Disk
 from atoll.simulator.host import Host
 from atoll.simulator.run import trial
 from atoll.simulator.setting import setting
@@ -25,9 +31,9 @@ from atoll.simulator.setting import setting
 SEEDS = 60
 
 
-def findings(what: str, faults: str, moments: tuple[str, ...] = (), peers: int = 4) -> str:
+def findings(what: str, faults: str, moments: tuple[str, ...] = (), peers: int = 4, mode: str = "") -> str:
     """What the first seed that fails has to say, or an assertion that none of the seeds did."""
-    chosen = setting(peers, 6, faults)
+    chosen = setting(peers, 6, faults, mode)
     if moments:
         chosen = dataclasses.replace(chosen, moments=moments)
     for seed in range(SEEDS):
@@ -92,6 +98,82 @@ def test_a_new_leader_that_forgets_the_accepted_body(monkeypatch: pytest.MonkeyP
     findings("two histories", "crash", ("commits", "write committed"))
 
 
+@pytest.mark.parametrize(
+    ("record", "moments"),
+    [
+        (Accepted, ("vote", "promise")),
+        (Promised, ("vote", "promise")),
+        (Proposed, ("propose",)),
+    ],
+)
+def test_a_record_that_is_not_on_disk_before_it_is_sent(
+    record: type, moments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Disk.write
+    monkeypatch.setattr(
+        Disk, "write", lambda disk, one: None if isinstance(one, record) else write(disk, one)
+    )
+    found = findings("", "crash", moments, peers=2)
+    assert any(words in found for words in ("after promising", "hides what it accepted", "two")), found
+
+
+def test_a_leader_that_plans_again_in_a_view_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    boot = Host.boot
+
+    def forgetful(machine: Host) -> None:
+        machine.disk.proposed = None
+        boot(machine)
+
+    monkeypatch.setattr(Host, "boot", forgetful)
+    findings("proposes two bodies", "crash", ("propose",), peers=2)
+
+
+def test_a_promise_that_counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = leader.on_promise
+
+    def count_again(one: Peer, sender: PeerId, promise: m.Promise) -> None:
+        take(one, sender, promise)
+        if one.leading is not None and sender in one.leading.promises:
+            one.leading.promises[PeerId(f"{sender} again")] = one.leading.promises[sender]
+
+    monkeypatch.setitem(peer._IN_ROUND, m.Promise, count_again)
+    findings("with promises of", "crash,partition,suspect")
+
+
+def test_members_that_are_never_found_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a lease the dead stay members, until they are a majority."""
+    monkeypatch.setattr(leader, "_here", lambda one: {*one.terms.voters})
+    findings("gone for good", "wipe")
+
+
+def test_an_update_applied_to_another_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest update is taken, not the one that follows the state."""
+    step = Catchup.step
+
+    def newest(one: Catchup, book: Ledger, held: Collection[Digest], me: PeerId) -> list[Any]:
+        body = book.commits[-1].body if book.commits else None
+        return [
+            Apply(body) if isinstance(do, Apply) and body is not None and body.kind is Kind.UPDATE else do
+            for do in step(one, book, held, me)
+        ]
+
+    monkeypatch.setattr(Catchup, "step", newest)
+    found = findings("applies", "crash,partition")
+    assert "to another state" in found or "does not hold" in found
+
+
+def test_a_contribution_that_counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Leading.make_body
+
+    def twice(lead: Leading, *what: Any) -> Body:
+        body = make(lead, *what)
+        return dataclasses.replace(body, contributors=(*body.contributors, *body.contributors[:1]))
+
+    monkeypatch.setattr(Leading, "make_body", twice)
+    monkeypatch.setattr(terms, "contributors_objection", lambda *what: None)
+    findings("counts twice", "none")
+
+
 def test_half_the_members_as_majority(monkeypatch: pytest.MonkeyPatch) -> None:
     def half(members: int) -> int:
         return max(1, members // 2)
@@ -153,3 +235,112 @@ def test_a_leader_that_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_messages_that_are_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(peer._TIMERS, "retry", lambda one: None)
     findings("lag", "loss")
+
+
+# ---- fragments, training ahead, and contributions that are the update ---------------------------
+
+
+def test_a_contribution_from_an_older_fragment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker runs further ahead than there are fragments, and says that it started from the newest."""
+    offer = rounds.offer
+
+    def offer_as_if_new(one: Peer) -> None:
+        if one.mine is not None:
+            one.mine.anchor = one.catchup.start(one.round) or one.mine.anchor
+        offer(one)
+
+    def start_of_what_is_here(self: catchup.Catchup, round_: int) -> Digest | None:
+        return self.state and start_digest(self.state.blobs, round_, self.fragments)
+
+    monkeypatch.setattr(worker, "_ahead", lambda one: 6)
+    monkeypatch.setattr(catchup.Catchup, "start", start_of_what_is_here)
+    monkeypatch.setattr(rounds, "offer", offer_as_if_new)
+    monkeypatch.setitem(host._PERFORM, Train, _train_unheard)
+    findings("started from an older fragment", "slow", mode="streaming")
+
+
+def _train_unheard(machine: Host, action: Train) -> None:
+    """As Host does, but for what it requires itself: that what is too far ahead was settled."""
+    machine.rules = dataclasses.replace(machine.rules, overlap=9)
+    Host._train(machine, action)
+
+
+def test_an_offer_from_an_older_fragment_that_the_leader_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker says what it started from, and the leader does not look."""
+
+    def take(one: Peer, sender: PeerId, offer: m.Offer) -> None:
+        if rounds.follow(one, offer.view) and one.leading is not None:
+            one.leading.offer(sender, offer, one.now_ms)
+
+    def train_from_the_first_state(machine: Host, action: Train) -> None:
+        newest = machine.state
+        machine.state = StateLoaded(0, machine.config.manifest.anchor, machine.config.manifest.anchor_blobs)
+        Host._train(machine, action)
+        machine.state = newest
+
+    monkeypatch.setitem(peer._IN_ROUND, m.Offer, take)
+    monkeypatch.setattr(Leading, "strays", lambda self, anchor: [])
+    monkeypatch.setitem(host._PERFORM, Train, train_from_the_first_state)
+    findings("started from an older fragment", "none", mode="fragments")
+
+
+def test_contributions_summed_before_all_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = catchup.Catchup.step
+
+    class Everything(frozenset[Digest]):
+        def __contains__(self, digest: object) -> bool:
+            return True
+
+    def step_at_once(self: catchup.Catchup, chain: ledger.Ledger, held: Any, me: PeerId) -> list[Any]:
+        return step(self, chain, Everything(), me)
+
+    monkeypatch.setattr(catchup.Catchup, "step", step_at_once)
+    findings("applies an update that it does not hold", "crash,loss", mode="sparse")
+
+
+def test_a_sparse_vote_before_the_contributions_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    def vote_at_once(one: Peer) -> None:
+        if one.proposal is not None and one.voted is None and one.ready and one.active:
+            voter._vote(one, one.proposal)
+
+    monkeypatch.setattr(voter, "react", vote_at_once)
+    findings("but held by", "none", mode="sparse")
+
+
+def test_a_round_that_is_for_another_fragment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terms.Terms, "fragment", property(lambda self: self.updates % self.rules.fragments))
+    findings("is for fragment", "loss,freeze", mode="fragments")
+
+
+def test_work_that_is_settled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Working, "settle", lambda self, round_: round_ in self.work)
+
+    def adopt_again(one: Peer, first: ledger.Commit, tell: Any) -> None:
+        move_on(one, one.ledger.commit(max(1, first.body.round - 1)), tell)
+
+    move_on = chain._move_on
+    monkeypatch.setattr(chain, "_move_on", adopt_again)
+    findings("twice", "none", mode="streaming")
+
+
+def test_work_ahead_that_is_never_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what was done for the first of several commits is: enough without overlap."""
+    move_on = chain._move_on
+
+    def only_first(one: Peer, first: ledger.Commit, tell: Any) -> None:
+        for round_ in range(first.body.round + 1, one.ledger.height + 1):
+            one.working.settle(round_)
+        move_on(one, first, tell)
+
+    monkeypatch.setattr(chain, "_move_on", only_first)
+    findings("never heard what became of", "partition,freeze,loss", mode="streaming")
+
+
+def test_a_sparse_contribution_that_lives_in_memory_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker votes for the update that it is part of, dies, and comes back without it."""
+
+    def encode_in_memory(machine: Host, action: Encode) -> None:
+        Host._encode(machine, dataclasses.replace(action, lasting=False))
+
+    monkeypatch.setitem(host._PERFORM, Encode, encode_in_memory)
+    findings("but held by", "crash", ("vote",), mode="sparse", peers=2)

@@ -33,7 +33,7 @@ def findings(
     rounds: int = 3,
 ) -> None:
     """The first seed that fails must say one of `what`, and one of them must fail."""
-    chosen = setting(peers, rounds, faults, liars, "two-thirds")
+    chosen = setting(peers, rounds, faults, "dense", liars, "two-thirds")
     chosen = dataclasses.replace(chosen, lies=lies, moments=moments)
     for seed in range(SEEDS):
         outcome = trial(seed, chosen)

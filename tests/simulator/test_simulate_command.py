@@ -57,6 +57,21 @@ def test_a_failure_names_its_seed_and_its_replay(
     assert "Propose r2 v0" in again.err
 
 
+def test_a_mode_is_part_of_the_replay(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (ledger, terms):
+        monkeypatch.setattr(module, "majority", lambda members: 1)
+    assert run("--seeds", "2", "--faults", "none", "--mode", "sparse-streaming", "--json") == 1
+    (failure,) = json.loads(capsys.readouterr().out)["failures"]
+    assert failure["replay"].endswith("--faults none --mode sparse-streaming --trace")
+
+
+def test_an_unknown_mode_is_told_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--seeds", "2", "--mode", "sparce") == 2
+    assert "one of dense, fragments, streaming, sparse, sparse-streaming" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -64,7 +79,7 @@ def test_a_failure_names_its_seed_and_its_replay(
         (["--seeds", "9:3"], "A:B with 0 <= A < B"),
         (["--seeds", "abc"], "such as 0:200"),
         (["--seeds", "0:1000000000"], "at most"),
-        (["--peers", "0"], "1 to 256 workers"),
+        (["--peers", "0"], "1 to 4097 workers"),
         (["--rounds", "0"], "1 to"),
         (["--trace", "--seeds", "0:2"], "one seed"),
         (["--sneeds", "0:2"], "--seeds"),

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from atoll.simulator.run import run_network, trial
-from atoll.simulator.setting import FAULTS, setting
+from atoll.simulator.setting import FAULTS, MODES, Setting, rules, setting
 
 SEEDS = 20
 DIGEST_OF_TRACE = """\
@@ -51,6 +51,35 @@ def test_all_faults_at_once_break_nothing() -> None:
     assert (report["seeds"], report["violations"], report["stuck"]) == (SEEDS, 0, 0)
     assert report["updates"] > 6 * SEEDS, "faults that stop all progress would show nothing"
     assert report["view_max"] > 1, "leaders must be replaced for take-overs to be tested"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_way_of_exchanging_bears_all_faults(mode: str) -> None:
+    chosen = setting(6, 6, "heavy", mode)
+    for seed in range(100, 105):
+        outcome = trial(seed, chosen)
+        assert (outcome.violation, outcome.stuck) == (None, None), f"FAIL seed={seed} mode={mode}"
+        assert outcome.updates >= 8
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_without_faults_loses_no_round(mode: str) -> None:
+    outcome = trial(1, setting(5, 8, "none", mode))
+    assert (outcome.violation, outcome.stuck) == (None, None)
+    assert (outcome.updates, outcome.commits, outcome.view_max, outcome.rejected) == (10, 11, 0, {})
+
+
+def test_training_that_runs_ahead_saves_the_time_of_the_rounds() -> None:
+    blocking, ahead = (trial(2, setting(7, 8, "none", mode)) for mode in ("fragments", "streaming"))
+    assert blocking.updates == ahead.updates
+    assert ahead.virtual_ms < 0.8 * blocking.virtual_ms
+
+
+def test_the_seed_chooses_the_mode_and_whether_the_run_ends() -> None:
+    chosen = Setting(5, 4)
+    pairs = {(chosen.mode_of(seed), bool(rules(seed, chosen).rounds)) for seed in range(20)}
+    assert pairs == {(mode, ends) for mode in MODES for ends in (True, False)}
+    assert {rules(seed, Setting(5, 4, mode="streaming")).overlap for seed in range(20)} == {1, 2, 3}
 
 
 def test_one_seed_gives_one_trace() -> None:

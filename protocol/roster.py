@@ -1,0 +1,120 @@
+"""Who takes part: members, who of them votes, and how one round's members become the next one's.
+
+A commit does not repeat its members: it says what changes, by places in the list of the round it ends. In a
+large swarm that is the difference between a few bytes and a third of a megabyte for every peer and round.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from atoll.protocol.errors import RemoteProtocolError
+from atoll.protocol.ids import Digest, PeerId, digest_of
+from atoll.protocol.wire import messages_pb2 as wire
+
+MEMBERS_MAX = 4096
+VOTERS_MAX = 64
+
+
+class Role(enum.IntEnum):
+    """A worker trains; a witness never does; a paused member was told by its volunteer to rest."""
+
+    WORKER = 0
+    WITNESS = 1
+    PAUSED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One that takes part. Its contributions weigh nothing before round `weight_from`."""
+
+    peer: PeerId
+    role: Role = Role.WORKER
+    weight_from: int = 1
+    missed: int = 0
+
+
+def majority(voters: int) -> int:
+    return voters // 2 + 1
+
+
+def liars_max(voters: int) -> int:
+    """How many of so many may lie where two thirds must agree. (Lamport, Shostak, Pease 1982)"""
+    return max(0, voters - 1) // 3
+
+
+def by_hash(parent: Digest, peers: Sequence[PeerId], purpose: str) -> list[PeerId]:
+    """Peers in an order that nobody chose."""
+    salt = parent.encode() + purpose.encode()
+    return sorted(peers, key=lambda peer: digest_of(salt, peer.encode()))
+
+
+def committee(members: Sequence[Member], parent: Digest, voters_max: int) -> tuple[PeerId, ...]:
+    """Who votes: a bounded number, so that agreement costs no more in a large swarm than in a small one.
+
+    Those heard last come first, then witnesses, then whom the parent commit's hash picks: nobody chose them,
+    and each commit draws others.
+    """
+    if len(members) <= voters_max:
+        return tuple(member.peer for member in members)
+    order = {peer: place for place, peer in enumerate(by_hash(parent, [m.peer for m in members], "voter"))}
+    ranked = sorted(members, key=lambda m: (m.missed, m.role is not Role.WITNESS, order[m.peer]))
+    return tuple(sorted(member.peer for member in ranked[:voters_max]))
+
+
+# ---- bytes --------------------------------------------------------------------------------------
+
+
+def member_to_wire(member: Member) -> wire.Member:
+    role = wire.Role.Name(member.role)
+    return wire.Member(peer=member.peer, role=role, weight_from=member.weight_from, missed=member.missed)
+
+
+def member_from_wire(member: wire.Member) -> Member:
+    try:
+        return Member(PeerId(member.peer), Role(member.role), member.weight_from, member.missed)
+    except ValueError:
+        raise RemoteProtocolError(f"role {member.role} is unknown") from None
+
+
+def members_digest(members: Sequence[Member]) -> Digest:
+    """What a snapshot signs for its members."""
+    return digest_of(*(member_to_wire(m).SerializeToString(deterministic=True) for m in members))
+
+
+def changes(before: Sequence[Member], after: Sequence[Member]) -> wire.Changes:
+    """What makes `after` of `before`; both are in the order of their peers."""
+    if before is after:
+        return wire.Changes()
+    places, following = {m.peer: place for place, m in enumerate(before)}, {m.peer for m in after}
+    changed = []
+    for member in after:
+        place = places.get(member.peer)
+        if place is None or before[place] != member:
+            changed.append(member_to_wire(member))
+    left = [place for place, member in enumerate(before) if member.peer not in following]
+    return wire.Changes(changed=changed, left=left)
+
+
+def changed(before: tuple[Member, ...], said: wire.Changes) -> tuple[Member, ...]:
+    """The inverse of `changes`; RemoteProtocolError if it does not fit these members."""
+    if not said.changed and not said.left:
+        return before
+    if len(said.changed) > MEMBERS_MAX or len(said.left) > len(before):
+        raise RemoteProtocolError("more changes than there may be members")
+    after = {member.peer: member for member in before}
+    for place in said.left:
+        after.pop(before[checked(place, before)].peer, None)
+    for raw in said.changed:
+        member = member_from_wire(raw)
+        after[member.peer] = member
+    return tuple(after[peer] for peer in sorted(after))
+
+
+def checked(place: int, members: Sequence[Member]) -> int:
+    """A place among these members, or RemoteProtocolError."""
+    if place >= len(members):
+        raise RemoteProtocolError(f"place {place} of {len(members)} members")
+    return place

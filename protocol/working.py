@@ -1,0 +1,83 @@
+"""A worker's part: the rounds that it was asked to train for, each until the ledger says what became of it.
+
+With `overlap` a worker trains for rounds that the ledger has not reached: at most `overlap` of them, which is
+less than there are fragments. So no round in between is for the same fragment, and what a contribution starts
+from is still what its round's fragment is when that round begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from atoll.protocol.ids import BlobRef, Digest
+
+
+@dataclass(slots=True)
+class Work:
+    """Training for one round. `anchor` is the digest of the round's fragment when training began."""
+
+    round: int
+    anchor: Digest
+    tokens: int = 0
+    steps: int = 0
+    trained: bool = False
+    encoding: bool = False
+    parts: tuple[BlobRef, ...] = ()
+
+
+@dataclass(slots=True)
+class Working:
+    """All work that is not settled yet, and the last round that was asked for."""
+
+    asked: int = 0
+    work: dict[int, Work] = field(default_factory=dict)
+
+    def next_round(self, present: int, ahead: int) -> int | None:
+        """The round to train for: the present one, or at most `ahead` later; None while one is trained."""
+        last = self.work.get(self.asked)
+        if last is not None and not last.trained:
+            return None
+        wanted = max(present, self.asked + 1)
+        return wanted if wanted <= present + ahead else None
+
+    def begin(self, round_: int, anchor: Digest) -> None:
+        self.asked = round_
+        self.work[round_] = Work(round_, anchor)
+
+    def trained(self, round_: int, tokens: int, steps: int) -> bool:
+        """Take what training gave; False if nobody waits for it any more."""
+        work = self.work.get(round_)
+        if work is None or work.trained:
+            return False
+        work.tokens, work.steps, work.trained = tokens, steps, True
+        return True
+
+    def to_encode(self, present: int) -> bool:
+        """Whether the present round's work is to be encoded: its parts are known only now. True once."""
+        work = self.work.get(present)
+        if work is None or not work.trained or work.encoding:
+            return False
+        work.encoding = True
+        return True
+
+    def encoded(self, round_: int, parts: tuple[BlobRef, ...]) -> bool:
+        """Take the encoded parts; False if the round is over, or has them."""
+        work = self.work.get(round_)
+        if work is None or not work.encoding or work.parts:
+            return False
+        work.parts = parts
+        return True
+
+    def offered(self, present: int) -> Work | None:
+        """What can be offered to the present round's leader."""
+        work = self.work.get(present)
+        return work if work is not None and work.parts else None
+
+    def settle(self, round_: int) -> bool:
+        """A round is over: whether there was work for it. Each is settled once."""
+        return self.work.pop(round_, None) is not None
+
+    def drop(self) -> list[int]:
+        """Give all work up; the rounds that there was work for."""
+        rounds, self.work, self.asked = sorted(self.work), {}, 0
+        return rounds

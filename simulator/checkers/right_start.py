@@ -1,0 +1,56 @@
+"""Each contribution that counts started from the anchor of its round's fragment as the last update left it.
+
+With training that runs ahead of the ledger, a contribution may be older than the commits before its round; it
+must not be older than the last one to its own fragment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atoll.protocol.commits import Commit, Kind
+from atoll.protocol.fragments import start_digest
+from atoll.simulator import content
+from atoll.simulator.checkers.counted_once import pieces
+
+if TYPE_CHECKING:
+    from atoll.protocol.events import StateLoaded
+    from atoll.simulator.host import Host
+    from atoll.simulator.world import World
+
+
+class RightStart:
+    """Follows the chain with a state of its own."""
+
+    world: World
+
+    def __init__(self) -> None:
+        self.state: StateLoaded | None = None
+        self.checked = 0
+
+    def on_commit(self, host: Host, commit: Commit) -> None:
+        body, manifest = commit.body, self.world.signed.manifest
+        if body.round != self.checked + 1:
+            return
+        self.checked = body.round
+        state = self.state or content.initial(manifest)
+        right = body.round % manifest.rounds.fragments
+        self.world.require(
+            body.fragment == right,
+            f"commit {body.round} is for fragment {body.fragment}, not {right}",
+        )
+        if body.kind is not Kind.UPDATE:
+            return
+        start = start_digest(state.blobs, body.round, manifest.rounds.fragments)
+        honest = not self.world.setting.liars  # who owns a part can make up what it is a mean of
+        for peer, used in pieces(self.world, body).items() if honest else ():
+            starts = {
+                done.anchor
+                for done in self.world.contributions[peer, body.round]
+                if [ref.digest for ref in done.parts] == used
+            }
+            self.world.require(
+                starts == {start},
+                f"the contribution of {peer[-8:]} to update {body.round} started from an older fragment",
+            )
+        self.state = content.stepped(state, body, manifest.rounds.fragments)
