@@ -18,11 +18,15 @@ WHO = PeerId("somebody")
 
 
 def test_proofs_come_back_and_evidence_outlives_its_round(tmp_path: Path) -> None:
-    body = Body(ONE, 3, ONE, Kind.SKIP, ONE, (Member(WHO),))
-    evidence = Equivocation(WHO, 2, 1, Stage.PREPARE, (ONE, OTHER), (b"a", b"b"))
-    saved = Saved((3, 1), (3, 1, body), None, ((WHO, b"c"),), (3, Sighting(1, ONE, b"d")), (evidence,))
+    members = (Member(WHO),)
+    ledger = Ledger(Genesis(ONE, ONE, members))
+    body = Body(ONE, 1, ONE, Kind.SKIP, ONE, members, members)
+    evidence = Equivocation(WHO, 1, 2, 1, Stage.PREPARE, (ONE, OTHER), (b"a", b"b"))
+    seen = (1, 1, Sighting(1, ONE, b"d"))
+    saved = Saved((1, 1), (1, 1, body), None, ((WHO, b"c"),), seen, (evidence,))
     disk = Disk(tmp_path)
-    disk.persist(a.Accused(3, evidence), saved)
-    assert disk.load_saved(3) == saved
-    assert disk.load_saved(4) == Saved(evidence=(evidence,))
+    disk.persist(a.Accused(1, evidence), saved)
+    assert disk.load_saved(ledger) == saved
+    disk.persist(a.Promised(2, 1), saved)
+    assert disk.load_saved(ledger) == Saved(evidence=(evidence,))
     disk.close()

@@ -140,8 +140,8 @@ class Machine:
                 saved.promised = (round_, view)
             case a.Accepted(round_, view, body, certificate):
                 saved.accepted, saved.certificate = (round_, view, body), certificate
-            case a.Prepared(round_, seen):
-                saved.prepared = (round_, seen)
+            case a.Prepared(epoch, round_, seen):
+                saved.prepared = (epoch, round_, seen)
             case a.Accused(_, evidence):
                 saved.evidence = (*saved.evidence, evidence)
             case a.Proposed(round_, view, body):
@@ -238,9 +238,8 @@ class Swarm:
     def __init__(self, members: list[str], outsiders: list[str], rules: RoundRules, order: Order) -> None:
         self.manifest = manifest(rules)
         everybody = sorted((member(name) for name in members), key=lambda m: m.peer)
-        self.genesis = Genesis(
-            order.run_id(members, rules.votes), self.manifest.anchor, tuple(everybody), rules.votes
-        )
+        run = order.run_id(members, rules.votes)
+        self.genesis = Genesis(run, self.manifest.anchor, tuple(everybody), votes=rules.votes)
         self.machines = {name: Machine(self, name) for name in (*members, *outsiders)}
         self.by_id = {machine.id: machine for machine in self.machines.values()}
         self.now_ms = 0

@@ -7,11 +7,32 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from protocol_samples import ANCHOR, RULES, RUN, digest, key, manifest, member, peer, terms, update, votes
+from protocol_samples import (
+    ANCHOR,
+    RULES,
+    RUN,
+    digest,
+    key,
+    manifest,
+    member,
+    peer,
+    skip,
+    terms,
+    update,
+    votes,
+)
 
 from atoll.protocol import evidence, justify, proven
 from atoll.protocol import messages as m
-from atoll.protocol.commits import Body, Commit, Kind, body_from_bytes
+from atoll.protocol.commits import (
+    Body,
+    Commit,
+    Kind,
+    body_from_bytes,
+    snapshot_from_bytes,
+    snapshot_to_wire,
+    vote_message,
+)
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.evidence import Notebook
 from atoll.protocol.ids import Digest
@@ -220,6 +241,71 @@ def test_members_without_proof_get_no_vote(changes: dict[str, Any], said: str) -
     assert said in str(judge(dataclasses.replace(BODY, **changes)))
 
 
+def turned(role: Role, proof: Joining | None) -> Body:
+    members = tuple(dataclasses.replace(m, role=role) if m.peer == peer("w1") else m for m in TERMS.members)
+    return dataclasses.replace(BODY, members=members, joining=(proof,) if proof else ())
+
+
+def test_a_member_rests_by_its_own_word_only() -> None:
+    told = proven.Claims({peer("w1"): (Role.PAUSED, wish("w1", role=Role.PAUSED))}, {}, {})
+    settled = proven.settle(BODY, TERMS, TERMS.peers, told)
+    assert settled.members == turned(Role.PAUSED, None).members
+    assert judge(settled) is None
+    assert "not those that were asked for" in str(judge(turned(Role.PAUSED, None)))
+    assert "did not sign" in str(judge(turned(Role.PAUSED, wish("w1"))))
+
+
+def test_an_old_wish_to_rest_is_none_any_more() -> None:
+    given = dataclasses.replace(TERMS, round=4)
+    rest = wish("w1", 2, Role.PAUSED)
+    assert "in round 2" in str(proven.joining_objection(given, rest, Role.PAUSED, OPEN, (), VERIFY))
+    assert proven.joining_objection(given, wish("w4", 2), Role.WORKER, OPEN, (), VERIFY) is None
+
+
+def test_words_of_another_epoch_count_for_nothing() -> None:
+    later = dataclasses.replace(TERMS, epoch=1)
+    bye = Farewell(peer("w1"), 1, key("w1").sign(farewell_message(PLACE)))
+    assert proven.farewell_objection(TERMS, bye, VERIFY) is None
+    assert "did not sign" in str(proven.farewell_objection(later, bye, VERIFY))
+    assert "did not sign" in str(proven.joining_objection(later, wish("w4"), Role.WORKER, OPEN, (), VERIFY))
+    assert "did not sign" in str(justify.proposal_objection(later, proposal(BODY, 0, None), VERIFY))
+    word_of_w1 = m.Promise(1, 1, None, word("w1", 1).signature)
+    assert justify.promise_objection(TERMS, peer("w1"), word_of_w1, VERIFY) is None
+    assert "did not sign" in str(justify.promise_objection(later, peer("w1"), word_of_w1, VERIFY))
+    shown = prepares(BODY, NAMES[:3])
+    assert "did not sign" in str(justify.certificate_objection(later, 0, BODY.digest, shown, VERIFY))
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_a_vote_in_each_of_two_epochs_convicts_nobody(stage: Stage) -> None:
+    """The round recurs after a recovery, and its first view with it."""
+    signatures = tuple(
+        key("w1").sign(evidence.message_of(Place(RUN, epoch, 1), 0, stage, body.digest))
+        for epoch, body in enumerate((BODY, OTHER))
+    )
+    for epoch in (0, 1):
+        proof = Equivocation(
+            peer("w1"), epoch, 1, 0, stage, (BODY.digest, OTHER.digest), (signatures[0], signatures[1])
+        )
+        assert "did not sign" in str(evidence.objection(RUN, proof, VERIFY))
+
+
+def test_nobody_joins_once_very_many_are_banned() -> None:
+    banned = [str(number) for number in range(4096)]
+    assert "so many" in str(judge(proven.settle(BODY, TERMS, TERMS.peers, claims(["w4"])), tuple(banned)))
+
+
+def test_proofs_travel_in_bodies() -> None:
+    body = proven.settle(BODY, TERMS, TERMS.peers, claims(["w4"], ["w1"], ["w2"]))
+    read = body_from_bytes(body.encoded, {TERMS.parent: TERMS.members}.get)
+    assert read == body
+    assert (read.evidence, read.joining, read.farewells) == (body.evidence, body.joining, body.farewells)
+    assert peer("w2").encode() not in body.encoded, "it is named by its place"
+    fewer = {TERMS.parent: TERMS.members[:1]}.get
+    with pytest.raises(RemoteProtocolError, match="members"):
+        body_from_bytes(body.encoded, fewer)
+
+
 def test_a_majority_run_asks_for_no_proofs() -> None:
     given = terms(*NAMES, updates=1)
     assert "does not ask for" in str(objection(given, dataclasses.replace(BODY, evidence=(found(),)), ANCHOR))
@@ -244,6 +330,53 @@ def test_a_ledger_asks_for_two_thirds_and_remembers_whom_it_bans() -> None:
         ledger.append(Commit(body, 0, votes(body, NAMES[:2])), key("w1"))
     ledger.append(Commit(body, 0, votes(body, NAMES[:3])), key("w1"))
     assert ledger.banned == {peer("w2")}
+
+
+def test_bans_outlive_snapshots_and_not_recoveries() -> None:
+    authority = key("authority")
+    genesis = Genesis(RUN, ANCHOR, TERMS.members, authority.peer, votes="two-thirds")
+    ledger = Ledger(genesis)
+    for culprit in ("w2", "w3"):
+        body = dataclasses.replace(skip(ledger), evidence=(found(culprit),))
+        ledger.append(Commit(body, 0, votes(body, NAMES)), key("w1"))
+    assert ledger.banned == {peer("w2"), peer("w3")}
+    first = ledger.snapshot(1)
+    signed = dataclasses.replace(first, signature=authority.sign(first.message(RUN)))
+    assert signed.banned == (peer("w2"),)
+    assert snapshot_from_bytes(snapshot_to_wire(signed).SerializeToString()) == signed
+    with pytest.raises(RemoteProtocolError, match="not signed by the run authority"):
+        ledger.check_snapshot(dataclasses.replace(signed, banned=()), key("w1"))
+    ledger.check_snapshot(signed, key("w1"))
+    ledger.rebase(signed)
+    assert ledger.banned == {peer("w2"), peer("w3")}
+    newcomer = Ledger(genesis)
+    newcomer.rebase(signed)
+    assert newcomer.banned == {peer("w2")}
+    anew = dataclasses.replace(
+        ledger.commit(2).body, kind=Kind.RECOVERY, epoch=1, evidence=(), parent=signed.head
+    )
+    word = authority.sign(vote_message(RUN, 2, 0, anew.digest, 1))
+    ledger.append(Commit(anew, 0, ((authority.peer, word),)), key("w1"))
+    assert ledger.banned == {peer("w2")}
+
+
+def test_two_thirds_cannot_begin_a_new_epoch() -> None:
+    """Recoveries are the authority's alone, however many members want one."""
+    ledger = Ledger(Genesis(RUN, ANCHOR, TERMS.members, peer("authority"), votes="two-thirds"))
+    body = dataclasses.replace(skip(ledger), kind=Kind.RECOVERY, epoch=1)
+    with pytest.raises(RemoteProtocolError, match="is not the authority's"):
+        ledger.append(Commit(body, 0, votes(body, NAMES)), key("w1"))
+    assert "kind recovery" in str(objection(dataclasses.replace(TERMS, epoch=1), body, ANCHOR))
+
+
+def test_all_vote_where_some_may_lie() -> None:
+    few = dataclasses.replace(RULES, votes="two-thirds", voters_max=1)
+    assert terms(*NAMES, rules=few).voters == TERMS.peers
+    assert terms(*NAMES, rules=dataclasses.replace(few, votes="majority")).voters != TERMS.peers
+    sealed = manifest(few, membership=MembershipRules("allowlist", OPEN.witnesses))
+    ledger = Ledger(dataclasses.replace(sealed.genesis(RUN), members=TERMS.members))
+    assert ledger.voters(1) == frozenset(TERMS.peers)
+    assert ledger.genesis.needed(4) == 3
 
 
 def test_an_open_run_cannot_ask_for_two_thirds() -> None:

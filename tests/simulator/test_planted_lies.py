@@ -52,7 +52,8 @@ def test_a_proposal_that_no_promises_justify(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_claim_without_a_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(justify, "certificate_objection", lambda *given: None)
-    findings("two histories", lies=("false promises",), faults="crash", moments=WRITE, rounds=10)
+    moments = ("commits", "write committed")
+    findings("two histories", lies=("false promises",), faults="partition,lag", moments=moments, rounds=10)
 
 
 def test_one_vote_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
