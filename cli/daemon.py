@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atoll.cli.boundary import INTERRUPTED, OK
@@ -30,6 +32,9 @@ def serve(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines about peers that went away are no news
     from atoll.node.serve import serve as run
 
+    if folder := os.environ.get("ATOLL_BREAKPOINTS"):
+        log.warning("this process stops itself where ATOLL_BREAKPOINTS says: %s", folder)
+        config = replace(config, breakpoints=Path(folder))
     try:
         reason = asyncio.run(run(config, signed, invite, on_ready, services))
     except asyncio.CancelledError:

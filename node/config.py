@@ -13,7 +13,7 @@ class NodeConfig:
     """`listen` is the direct gRPC address ("" for none: libp2p only); `dht_listen` and `bootstrap` are
     multiaddrs; `data` replaces the manifest's data source on this machine; `evaluate_windows` > 0 evaluates
     the held-out loss after each update; `linger_s` is how long to serve others after the run is over;
-    `metrics` is where Prometheus may ask ("" for nowhere).
+    `metrics` is where Prometheus may ask ("" for nowhere); `breakpoints` is for fault tests only.
     """
 
     state_dir: Path
@@ -28,4 +28,5 @@ class NodeConfig:
     evaluate_windows: int = 0
     linger_s: float = 600.0
     metrics: str = ""
+    breakpoints: Path | None = None
     blob_budget_bytes: int = 4 << 30

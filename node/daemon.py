@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from atoll.node.blobs import FetchFailed, StoreFull
+from atoll.node.breakpoints import Breakpoints
 from atoll.node.disk import Disk, StateFile, load_state
 from atoll.node.evaluator import Evaluator
 from atoll.node.history import History
@@ -70,6 +71,8 @@ class Daemon:
         self.training: Training | None = None
         self.evaluator: Evaluator | None = None
         self.history = History(network.traffic)
+        folder = network.config.breakpoints
+        self._breakpoints = Breakpoints(folder) if folder else None
         self._queue: asyncio.Queue[e.Event | _Unread] = asyncio.Queue()
         self._waiting: Counter[PeerId] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,14 +133,31 @@ class Daemon:
             event = await self._queue.get()
             if self._failed is not None:
                 raise self._failed
-            if isinstance(event, _Unread):
-                event = self._read(event.sender, event.body)
-            if isinstance(event, e.Received):
+            if isinstance(event, (_Unread, e.Received)):
                 self._waiting[event.sender] -= 1
                 if not self._waiting[event.sender]:
                     del self._waiting[event.sender]
-            for action in self.peer.handle(event, time.monotonic_ns() // 1_000_000):
+            if isinstance(event, _Unread):
+                try:
+                    event = self._read(event.sender, event.body)
+                except RemoteProtocolError as error:
+                    self.network.reject(str(error), peer=short(event.sender))
+                    continue
+            for action in self._handle(event):
+                if self._breakpoints is not None:
+                    self._breakpoints.before(action)
                 await self._perform(action)
+
+    def _handle(self, event: e.Event) -> list[a.Action]:
+        """Let the peer take an event, and note a deadline that cost a view."""
+        if self._breakpoints is not None:
+            self._breakpoints.arrive(self.peer, event)
+        due = event.timer if isinstance(event, e.TimerFired) and event.timer.name == "deadline" else None
+        waited = due is not None and (due.round, due.view) == (self.peer.round, self.peer.view)
+        actions = self.peer.handle(event, time.monotonic_ns() // 1_000_000)
+        if due is not None and waited and self.peer.view > due.view:
+            self.history.expired(due.round, due.view)
+        return actions
 
     async def close(self) -> None:
         """End everything this daemon started; bounded in time."""

@@ -37,6 +37,7 @@ from atoll.protocol.commits import (
     body_from_bytes,
     commit_from_bytes,
     commit_to_wire,
+    round_of,
     snapshot_from_bytes,
     snapshot_to_wire,
 )
@@ -46,7 +47,6 @@ from atoll.protocol.keys import Signer
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import SignedManifest, open_manifest
 from atoll.protocol.peer import Saved
-from atoll.protocol.wire import messages_pb2 as wire
 
 STATES_KEPT = 2
 _RECORD = struct.Struct("<I32s")
@@ -217,7 +217,7 @@ class Disk:
                 state.path.unlink(missing_ok=True)
         kept = 0
         for end, record in _records((self.folder / "ledger.log").read_bytes()):
-            if wire.Body.FromString(wire.Commit.FromString(record).body).round >= round_:
+            if round_of(record) >= round_:
                 break
             kept = end
         self._log.truncate(kept)
@@ -302,6 +302,13 @@ def load_state(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
             return file.get_tensor("anchor"), file.get_tensor("momentum")
     except (OSError, safetensors.SafetensorError) as error:
         raise ConfigError(str(error), str(path), "a state as atoll wrote it") from None
+
+
+def commits_of(folder: Path) -> list[Commit]:
+    """The commits in a state directory, also while a node runs in it. Nothing is verified."""
+    path = folder / "ledger.log"
+    raw = path.read_bytes() if path.exists() else b""
+    return [commit_from_bytes(record) for _, record in _records(raw)]
 
 
 def _records(raw: bytes) -> Iterator[tuple[int, bytes]]:

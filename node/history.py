@@ -20,11 +20,18 @@ class History:
         self._traffic = traffic
         self._last = self._now()
         self._last_s: float | None = None
+        self._expired: tuple[int, list[int]] = (0, [])
         self.commits: deque[dict[str, Any]] = deque(maxlen=COMMITS_KEPT)
 
     def _now(self) -> dict[str, dict[str, int]]:
         kinds = self._traffic.snapshot()["kinds"]
         return {kind: dict(kinds[kind]) for kind in KINDS}  # type: ignore[call-overload]
+
+    def expired(self, round_: int, view: int) -> None:
+        """This peer waited for the leader of a view until its deadline."""
+        if self._expired[0] != round_:
+            self._expired = (round_, [])
+        self._expired[1].append(view)
 
     def committed(self, commit: Commit, now_s: float) -> None:
         now, body = self._now(), commit.body
@@ -34,6 +41,7 @@ class History:
                 "round": body.round,
                 "kind": body.kind.name.lower(),
                 "view": commit.view,
+                "expired_views": self._expired[1] if self._expired[0] == body.round else [],
                 "contributors": [c.peer for c in body.contributors],
                 "rejected": {r.peer: r.reason for r in body.rejected},
                 "tokens": sum(c.tokens for c in body.contributors),

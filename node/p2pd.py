@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import importlib.util
 import logging
 import os
@@ -17,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -27,6 +29,7 @@ log = logging.getLogger("atoll.p2pd")
 
 IDLE_S = 30
 STOP_S = 3.0
+_PREFIX, _LOCK = "atoll-p2pd-", "lock"
 _READY, _IN_USE = b"Peer ID:", b"address already in use"
 
 
@@ -40,11 +43,41 @@ def program() -> Path:
     raise ConfigError("hivemind's p2pd is not installed", right="pip install hivemind")
 
 
+class PrivateFolder:
+    """A folder in the temporary directory, locked for as long as this process lives.
+
+    One that was killed leaves its folder behind; the next one that starts removes those that nobody locks.
+    """
+
+    def __init__(self) -> None:
+        for old in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+            with contextlib.suppress(OSError), _locked(old):
+                shutil.rmtree(old.parent, ignore_errors=True)
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock = _locked(self.path / "new")
+        os.rename(self.path / "new", self.path / _LOCK)  # locked before others look for it
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The file, locked; OSError if another process has it."""
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
 class P2pd:
     """A running daemon: its control socket lies in a private folder that goes with it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
-        self._process, self._folder = process, folder
+    def __init__(self, process: asyncio.subprocess.Process, folder: PrivateFolder) -> None:
+        self._process, self._private, self._folder = process, folder, folder.path
         self._reading: asyncio.Task[None] | None = None
         self._said = b""
 
@@ -58,16 +91,20 @@ class P2pd:
         startup_s: float = 30.0,
     ) -> P2pd:
         """Start, and wait until it listens; ConfigError for an address in use, else BootstrapFailed."""
-        folder = Path(tempfile.mkdtemp(prefix="atoll-p2pd-"))
-        process = await asyncio.create_subprocess_exec(
-            str(program()),
-            *_flags(folder, identity, listen, announce, relays),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "GOLOG_LOG_LEVEL": "error"},
-            start_new_session=True,
-        )
+        folder = PrivateFolder()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                str(program()),
+                *_flags(folder.path, identity, listen, announce, relays),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env={**os.environ, "GOLOG_LOG_LEVEL": "error"},
+                start_new_session=True,
+            )
+        except BaseException:
+            folder.remove()
+            raise
         self = cls(process, folder)
         try:
             await asyncio.wait_for(self._until_ready(listen), startup_s)
@@ -116,7 +153,7 @@ class P2pd:
         except asyncio.TimeoutError:
             self._process.kill()
             await self._process.communicate()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._private.remove()
 
     async def _until_ready(self, listen: Sequence[str]) -> None:
         assert self._process.stdout is not None

@@ -30,6 +30,7 @@ class Catchup:
     loading: int | None = None
     failures: int = 0
     missing: set[Digest] = field(default_factory=set)
+    asked: int = 0
     fragments: int = 1
 
     @property
@@ -74,6 +75,9 @@ class Catchup:
             if body.kind is not Kind.UPDATE:
                 self.state = StateLoaded(body.round, self.state.anchor, self.state.blobs)
                 continue
+            if self.asked == body.round and self.missing:
+                return []
+            self.asked = body.round
             self.missing = {ref.digest for ref in body.blobs if ref.digest not in held}
             if not self.missing:
                 self.applying = body.round
@@ -81,6 +85,9 @@ class Catchup:
             holders = rotated([peer for peer, _ in commit.votes if peer != me], me, body.round)
             return [Fetch(ref, holders, "result") for ref in body.blobs if ref.digest in self.missing]
         return []
+
+    def arrived(self, digest: Digest) -> None:
+        self.missing.discard(digest)
 
     def failed(self, digest: Digest) -> None:
         self.failures += digest in self.missing

@@ -7,6 +7,7 @@ parent commit. So a commit costs a few bytes for each contributor, and none for 
 from __future__ import annotations
 
 import enum
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +44,7 @@ from atoll.protocol.wire import messages_pb2 as wire
 BODY_BYTES_MAX = 768 << 10
 BANNED_MAX = 2 * MEMBERS_MAX
 """Nobody joins any more once as many are banned as a run may have members (proven.py)."""
+COMMITS_MAX = 256
 Rosters = Callable[[Digest], "tuple[Member, ...] | None"]
 """The members of the round that follows a commit, if the reader knows it: `Ledger.members_after`."""
 
@@ -109,6 +111,11 @@ class Body:
     @cached_property
     def encoded(self) -> bytes:
         return body_to_bytes(self)
+
+    @cached_property
+    def counted(self) -> frozenset[PeerId]:
+        """Whose contributions are part of the update."""
+        return frozenset(contributor.peer for contributor in self.contributors)
 
     @cached_property
     def digest(self) -> Digest:
@@ -181,6 +188,26 @@ def _peers(steps: Sequence[int], members: Sequence[Member]) -> list[PeerId]:
     return [members[checked(at - 1, members)].peer for at in accumulate(step + 1 for step in steps)]
 
 
+def _runs(places: Sequence[int]) -> list[int]:
+    """Ascending places as lengths: of a gap, of the run that follows, of the next gap, and so on."""
+    runs: list[int] = []
+    end = 0
+    for place in places:
+        if runs and place == end:
+            runs[-1] += 1
+        else:
+            runs += [place - end, 1]
+        end = place + 1
+    return runs
+
+
+def _in_runs(runs: Sequence[int], members: Sequence[Member]) -> list[PeerId]:
+    if len(runs) > 2 * len(members) or sum(runs) > len(members):
+        raise RemoteProtocolError(f"runs beyond {len(members)} members")
+    ends = (0, *accumulate(runs))
+    return [member.peer for at in range(1, len(runs), 2) for member in members[ends[at] : ends[at + 1]]]
+
+
 # ---- bodies -------------------------------------------------------------------------------------
 
 
@@ -207,11 +234,16 @@ def body_to_bytes(body: Body) -> bytes:
 
 def _contributions(contributors: Sequence[Contributor], places: dict[PeerId, int]) -> wire.Contributions:
     return wire.Contributions(
-        steps_on=_steps([places[c.peer] for c in contributors]),
-        tokens=[c.tokens for c in contributors],
-        steps=[c.steps for c in contributors],
-        clamped=[c.tokens - c.weight for c in contributors],
+        runs=_runs([places[c.peer] for c in contributors]),
+        tokens=_column([c.tokens for c in contributors]),
+        steps=_column([c.steps for c in contributors]),
+        clamped=_column([c.tokens - c.weight for c in contributors]),
     )
+
+
+def _column(values: list[int]) -> list[int]:
+    """One value where all are the same: most members did just what they were assigned."""
+    return values[:1] if len(set(values)) == 1 else values
 
 
 def _rejections(rejected: Sequence[Rejection], places: dict[PeerId, int]) -> list[wire.Rejections]:
@@ -258,11 +290,16 @@ def body_from_bytes(raw: bytes, rosters: Rosters) -> Body:
 
 
 def _read_contributions(said: wire.Contributions, before: Sequence[Member]) -> tuple[Contributor, ...]:
-    columns = (said.tokens, said.steps, said.clamped)
-    if {len(column) for column in columns} != {len(said.steps_on)}:
-        raise RemoteProtocolError("columns of contributions of different lengths")
-    rows = zip(_peers(said.steps_on, before), *columns, strict=True)
+    peers = _in_runs(said.runs, before)
+    columns = [_full(column, len(peers)) for column in (said.tokens, said.steps, said.clamped)]
+    rows = zip(peers, *columns, strict=True)
     return tuple(Contributor(peer, tokens, steps, tokens - less) for peer, tokens, steps, less in rows)
+
+
+def _full(column: Sequence[int], count: int) -> Sequence[int]:
+    if len(column) not in (min(count, 1), count):
+        raise RemoteProtocolError(f"a column of {len(column)} values for {count} contributors")
+    return column if len(column) == count else [column[0]] * count
 
 
 def _read_rejections(said: Sequence[wire.Rejections], before: Sequence[Member]) -> tuple[Rejection, ...]:
@@ -277,20 +314,38 @@ def _read_rejections(said: Sequence[wire.Rejections], before: Sequence[Member]) 
 
 def commit_to_wire(commit: Commit) -> wire.Commit:
     places = _places(commit.body.before)
+    body, packed = _packed(commit.body)
     if commit.body.kind is Kind.RECOVERY:
         (authority, signature), *_ = commit.votes
-        return wire.Commit(body=commit.body.encoded, authority=authority, signatures=[signature])
+        return wire.Commit(body=body, packed=packed, authority=authority, signatures=[signature])
     votes = sorted((places[peer], vote) for peer, vote in commit.votes)
     return wire.Commit(
-        body=commit.body.encoded,
+        body=body,
+        packed=packed,
         view=commit.view,
         voters=_steps([place for place, _ in votes]),
         signatures=[vote for _, vote in votes],
     )
 
 
+def _packed(body: Body) -> tuple[bytes, bytes]:
+    """The body as it travels, plain or packed: the columns of many contributors repeat themselves."""
+    packed = zlib.compress(body.encoded)
+    return (b"", packed) if len(packed) < len(body.encoded) else (body.encoded, b"")
+
+
+def _unpacked(message: wire.Commit) -> bytes:
+    """Never more than a body may have, whatever was packed."""
+    if not message.packed:
+        return message.body
+    try:
+        return zlib.decompressobj().decompress(message.packed, BODY_BYTES_MAX + 1)
+    except zlib.error:
+        raise RemoteProtocolError("a packed body that cannot be unpacked") from None
+
+
 def commit_from_wire(message: wire.Commit, rosters: Rosters) -> Commit:
-    body = body_from_bytes(message.body, rosters)
+    body = body_from_bytes(_unpacked(message), rosters)
     if body.kind is Kind.RECOVERY:
         voters = [PeerId(message.authority)]
     else:
@@ -306,6 +361,11 @@ def commit_from_bytes(raw: bytes, rosters: Rosters) -> Commit:
         return commit_from_wire(wire.Commit.FromString(raw), rosters)
     except DecodeError:
         raise RemoteProtocolError("not a commit") from None
+
+
+def round_of(raw: bytes) -> int:
+    """The round of a commit that was written before, without reading the rest."""
+    return wire.Body.FromString(_unpacked(wire.Commit.FromString(raw))).round
 
 
 def snapshot_to_wire(snapshot: Snapshot) -> wire.Snapshot:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from atoll.protocol.commits import Body, Contributor, Kind, Rejection
 from atoll.protocol.ids import BlobRef, Digest, PeerId
+from atoll.protocol.manifest import TOKENS_MAX
 from atoll.protocol.messages import Column, Cut, Held, Lock, Message, Offer, Plan, Promise, Propose, Reduced
 from atoll.protocol.proofs import Justification
 from atoll.protocol.roster import Role
@@ -63,8 +64,7 @@ def decide(
 
 
 def _gather(terms: Terms, joiners: int) -> Wait | Go:
-    wanted = terms.workers_min
-    present = len(terms.workers) + joiners
+    wanted, present = terms.wanted, len(terms.workers) + joiners
     if joiners and (present >= wanted or terms.updates):
         return Go(Kind.SKIP, f"{present} workers")
     if not joiners and len(terms.workers) >= wanted:
@@ -104,6 +104,7 @@ class Leading:
     rejected: dict[PeerId, str] = field(default_factory=dict)
     leaving: set[PeerId] = field(default_factory=set)
     promises: dict[PeerId, tuple[int, Body] | None] = field(default_factory=dict)
+    judged: bool = False
     quorum_ms: int | None = None
     exchange: Exchange | None = None
     body: Body | None = None
@@ -140,6 +141,8 @@ class Leading:
             self.rejected[sender] = "weighs nothing yet (probation)"
         elif tuple(ref.size for ref in offer.parts) != self.terms.part_bytes:
             self.rejected[sender] = "its parts have other sizes than the codec gives"
+        elif max(offer.tokens, offer.steps) > TOKENS_MAX:
+            self.rejected[sender] = "claims more tokens or steps than there can be"
         elif min(offer.tokens, offer.steps) > 0:
             self.rejected.pop(sender, None)
             self.offers[sender] = offer
@@ -148,6 +151,9 @@ class Leading:
 
     def strays(self, anchor: Digest) -> list[PeerId]:
         """Take back the offers that start from another anchor, now that it is known; whose they were."""
+        if self.judged:
+            return []
+        self.judged = True
         found = [peer for peer, offer in self.offers.items() if offer.anchor != anchor]
         for peer in found:
             del self.offers[peer]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from atoll.protocol.commits import Commit, Kind, Snapshot, vote_message
+from atoll.protocol.commits import COMMITS_MAX, Commit, Kind, Snapshot, vote_message
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.keys import Signer
@@ -101,7 +101,7 @@ class Ledger:
         size = 0
         for commit in self.commits[max(round_ - 1 - self.begin, 0) :]:
             size += len(commit.body.encoded) + 72 * len(commit.votes)
-            if taken and size > bytes_max:
+            if taken and (size > bytes_max or len(taken) == COMMITS_MAX):
                 break
             taken.append(commit)
         return tuple(taken)
@@ -154,6 +154,10 @@ class Ledger:
             raise RemoteProtocolError(f"commit {body.round} does not follow {self.height}")
         if body.parent != self.digest_of_round(body.round - 1):
             raise RemoteProtocolError(f"commit {body.round} has another parent")
+        if body.before != self.members_of(body.round):
+            raise RemoteProtocolError(
+                f"commit {body.round} was read by other members than those of its round"
+            )
         if not body.members or len(body.members) > MEMBERS_MAX:
             raise RemoteProtocolError(f"commit {body.round} names {len(body.members)} members")
         if body.kind is Kind.RECOVERY:

@@ -39,12 +39,12 @@ from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Manifest
 from atoll.protocol.owning import Owning
 from atoll.protocol.proofs import Equivocation, Farewell, Joining, Sighting, Signatures
-from atoll.protocol.roster import Role
+from atoll.protocol.roster import MEMBERS_MAX, Role
 from atoll.protocol.terms import Terms
 from atoll.protocol.views import Views
 from atoll.protocol.working import Work, Working
 
-PEERS_MAX = 4096
+PEERS_MAX = 2 * MEMBERS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ class Saved:
 class Peer:
     # of the round in progress, set by rounds.enter_round
     terms: Terms
+    round: int
     since_ms: int
     retries: int
     hops: int
@@ -107,6 +108,7 @@ class Peer:
         self.ended: str | None = None
         self.finishing = self.paused = False
         self.sealed: Snapshot | None = None
+        self.early_seal: tuple[PeerId, m.Seal] | None = None
         self.working = Working()
         self.held: dict[Digest, int] = {}
         self.fetching: set[Digest] = set()
@@ -139,22 +141,19 @@ class Peer:
 
     def react(self) -> None:
         """Do what has become possible."""
-        chain.react(self)
+        if not self.ready:
+            chain.react(self)
         worker.react(self)
-        owner.react(self)
-        collector.react(self)
-        voter.react(self)
-        leader.react(self)
+        if self.owning.parts:
+            owner.react(self)
+        if self.collecting is not None:
+            collector.react(self)
+        if self.proposal is not None and self.voted is None:
+            voter.react(self)
+        if self.leading is not None and self.leading.body is None:
+            leader.react(self)
 
     # ---- derived --------------------------------------------------------------------------------
-
-    @property
-    def round(self) -> int:
-        return self.terms.round
-
-    @property
-    def leader(self) -> PeerId:
-        return self.terms.leader(self.view)
 
     @property
     def mine(self) -> Work | None:
@@ -164,6 +163,10 @@ class Peer:
     @property
     def is_member(self) -> bool:
         return self.me in self.terms.places
+
+    @property
+    def leader(self) -> PeerId:
+        return self.terms.leader(self.view)
 
     @property
     def votes(self) -> bool:
@@ -202,7 +205,8 @@ class Peer:
     @property
     def ready(self) -> bool:
         """Whether the state has caught up with the ledger."""
-        return self.catchup.round == self.ledger.height
+        state = self.catchup.state
+        return state is not None and state.round + 1 == self.round
 
     @property
     def active(self) -> bool:
@@ -238,6 +242,7 @@ class Peer:
     def has(self, digest: Digest) -> None:
         """Note that a blob is held."""
         self.held[digest] = self.round
+        self.catchup.arrived(digest)
         if self.lacking:
             self.lacking.discard(digest)
 
@@ -271,13 +276,13 @@ def receive(peer: Peer, sender: PeerId, message: m.Message, epoch: int) -> None:
         peer.heard[sender] = peer.now_ms
     anywhere = _ANYWHERE.get(type(message))
     if epoch < peer.ledger.epoch:
-        chain.answer_old(peer, sender, message.round, epoch)
+        chain.answer_epoch(peer, sender, message, epoch)
     elif epoch > peer.ledger.epoch and not isinstance(message, m.Commits):
         chain.ask_new(peer, sender)
     elif anywhere is not None:
         anywhere(peer, sender, message)
     elif message.round < peer.round:
-        chain.answer_old(peer, sender, message.round, epoch)
+        chain.answer_old(peer, sender, message.round)
     elif message.round > peer.round or isinstance(message, m.Elsewhere):
         chain.ask_new(peer, sender)
     elif sender not in peer.terms.places:

@@ -13,11 +13,11 @@ from typing import Any
 
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import Digest, PeerId, digest_bytes, digest_from_bytes
+from atoll.protocol.roster import MEMBERS_MAX
 from atoll.protocol.wire import messages_pb2 as wire
 
 Signatures = tuple[tuple[PeerId, bytes], ...]
 Verify = Callable[[PeerId, bytes, bytes], bool]
-PROOFS_MAX = 4096
 _PREPARE, _PROMISE = b"atoll prepare 1", b"atoll promise 1"
 _JOINING, _FAREWELL = b"atoll joining 1", b"atoll farewell 1"
 
@@ -127,8 +127,8 @@ def farewell_message(place: Place) -> bytes:
 
 def bounded(items: Any) -> Any:
     """Refuse a list that is longer than a run has members."""
-    if len(items) > PROOFS_MAX:
-        raise RemoteProtocolError(f"{len(items)} proofs in one message, at most {PROOFS_MAX}")
+    if len(items) > MEMBERS_MAX:
+        raise RemoteProtocolError(f"{len(items)} proofs in one message, at most {MEMBERS_MAX}")
     return items
 
 

@@ -24,7 +24,7 @@ from atoll.protocol.proofs import (
     farewell_message,
     joining_message,
 )
-from atoll.protocol.roster import MEMBERS_MAX, Member, Role
+from atoll.protocol.roster import MEMBERS_MAX, Member, Role, may_become
 from atoll.protocol.terms import Terms
 
 
@@ -67,6 +67,7 @@ def settle(body: Body, terms: Terms, heard: Collection[PeerId], claims: Claims) 
         missed = 0 if member.peer in heard else member.missed + 1
         if member.peer not in gone and missed <= silence_max(terms):
             role, _ = claims.joining.get(member.peer, (member.role, None))
+            role = role if may_become(member.role, role) else member.role
             kept.append(dataclasses.replace(member, role=role, missed=missed))
     started = terms.updates > 0 or body.kind is Kind.UPDATE
     since = terms.round + 1 + (terms.rules.probation_rounds if started else 0)

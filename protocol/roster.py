@@ -9,13 +9,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Generic, TypeVar
 
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import Digest, PeerId, digest_of
 from atoll.protocol.wire import messages_pb2 as wire
 
-MEMBERS_MAX = 4096
+MEMBERS_MAX = 8192
 VOTERS_MAX = 64
+T = TypeVar("T")
 
 
 class Role(enum.IntEnum):
@@ -36,6 +39,11 @@ class Member:
     missed: int = 0
 
 
+def may_become(was: Role, role: Role) -> bool:
+    """A worker may rest and go on again; a witness stays one."""
+    return was is role or Role.WITNESS not in (was, role)
+
+
 def majority(voters: int) -> int:
     return voters // 2 + 1
 
@@ -51,12 +59,33 @@ def by_hash(parent: Digest, peers: Sequence[PeerId], purpose: str) -> list[PeerI
     return sorted(peers, key=lambda peer: digest_of(salt, peer.encode()))
 
 
-def committee(members: Sequence[Member], parent: Digest, voters_max: int) -> tuple[PeerId, ...]:
+class Same(Generic[T]):
+    """A thing by its identity, for caches: to hash a list of thousands costs more than what is looked up."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: T) -> None:
+        self.it = it
+
+    def __hash__(self) -> int:
+        return id(self.it)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.it is other.it
+
+
+def committee(members: tuple[Member, ...], parent: Digest, voters_max: int) -> tuple[PeerId, ...]:
     """Who votes: a bounded number, so that agreement costs no more in a large swarm than in a small one.
 
     Those heard last come first, then witnesses, then whom the parent commit's hash picks: nobody chose them,
     and each commit draws others.
     """
+    return _committee(Same(members), parent, voters_max)
+
+
+@lru_cache(maxsize=64)
+def _committee(same: Same[tuple[Member, ...]], parent: Digest, voters_max: int) -> tuple[PeerId, ...]:
+    members = same.it
     if len(members) <= voters_max:
         return tuple(member.peer for member in members)
     order = {peer: place for place, peer in enumerate(by_hash(parent, [m.peer for m in members], "voter"))}
@@ -81,7 +110,8 @@ def member_from_wire(member: wire.Member) -> Member:
 
 def members_digest(members: Sequence[Member]) -> Digest:
     """What a snapshot signs for its members."""
-    return digest_of(*(member_to_wire(m).SerializeToString(deterministic=True) for m in members))
+    listed = wire.Changes(changed=[member_to_wire(member) for member in members])
+    return digest_of(listed.SerializeToString(deterministic=True))
 
 
 def changes(before: Sequence[Member], after: Sequence[Member]) -> wire.Changes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from atoll.protocol.commits import Body, Contributor, Kind
 from atoll.protocol.errors import RemoteProtocolError
@@ -18,7 +18,17 @@ from atoll.protocol.ids import Digest, PeerId, public_key_of
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
 from atoll.protocol.proofs import Place
-from atoll.protocol.roster import MEMBERS_MAX, Member, Role, by_hash, committee, liars_max, majority
+from atoll.protocol.roster import (
+    MEMBERS_MAX,
+    Member,
+    Role,
+    Same,
+    by_hash,
+    committee,
+    liars_max,
+    majority,
+    may_become,
+)
 
 
 @dataclass(frozen=True)
@@ -107,32 +117,32 @@ class Terms:
         """Whether some members may lie: every claim needs its proof then."""
         return self.rules.votes == "two-thirds"
 
-    @property
+    @cached_property
     def liars_max(self) -> int:
         """How many members may lie; none where a majority of votes is enough."""
         return liars_max(len(self.voters)) if self.two_thirds else 0
 
-    @property
+    @cached_property
     def majority(self) -> int:
         """Votes that certify, and promises that let a later leader propose."""
         return len(self.voters) - self.liars_max if self.two_thirds else majority(len(self.voters))
 
-    @property
+    @cached_property
     def quorum(self) -> int:
         """Offers that make an update possible."""
         return max(1, math.ceil(self.rules.quorum * len(self.eligible)))
 
-    @property
+    @cached_property
     def gathering(self) -> bool:
         """Whether the run waits for workers instead of training."""
-        return len(self.eligible) < self.workers_min
+        return len(self.eligible) < self.wanted
 
     @property
-    def workers_min(self) -> int:
-        """Workers that the run waits for; those that it banned will not come again."""
+    def wanted(self) -> int:
+        """How many workers there must be to go on; those that were banned will not come again."""
         return 1 if self.updates else max(1, self.rules.start_workers - self.banned)
 
-    @property
+    @cached_property
     def complete(self) -> bool:
         """Whether the run has had all its updates."""
         return 0 < self.rules.rounds <= self.updates
@@ -173,9 +183,14 @@ def eligible(members: Sequence[Member], round_: int) -> list[PeerId]:
     return [m.peer for m in members if m.role is Role.WORKER and m.weight_from <= round_]
 
 
-def parts_of(members: Sequence[Member], round_: int, owners_max: int) -> int:
+def parts_of(members: tuple[Member, ...], round_: int, owners_max: int) -> int:
     """Into how many parts the vector is cut: one for each that may contribute."""
-    return max(1, min(owners_max, len(eligible(members, round_))))
+    return max(1, min(owners_max, _eligible(Same(members), round_)))
+
+
+@lru_cache(maxsize=16)
+def _eligible(members: Same[tuple[Member, ...]], round_: int) -> int:
+    return len(eligible(members.it, round_))
 
 
 def next_members(
@@ -196,6 +211,7 @@ def next_members(
         missed = 0 if member.peer in heard else member.missed + 1
         if member.peer not in leaving and missed <= rules.missed_max:
             role = joiners.get(member.peer, member.role)
+            role = role if may_become(member.role, role) else member.role
             same = (role, missed) == (member.role, member.missed)
             kept.append(member if same else Member(member.peer, role, member.weight_from, missed))
     if joiners.keys() - terms.places.keys() and not any(member.missed == 0 for member in kept):
@@ -240,16 +256,11 @@ def _membership_objection(terms: Terms, body: Body) -> str | None:
         if was is None:
             if reason := _joiner_objection(terms, member):
                 return reason
-        elif member.weight_from != was.weight_from or not _may_become(was.role, member.role):
+        elif member.weight_from != was.weight_from or not may_become(was.role, member.role):
             return f"{member.peer} changed its role or weight"
         elif member.missed not in (0, was.missed + 1):
             return f"{member.peer} missed {was.missed} rounds, not {member.missed}"
     return None
-
-
-def _may_become(was: Role, role: Role) -> bool:
-    """A worker may rest and go on again; a witness stays one."""
-    return was is role or Role.WITNESS not in (was, role)
 
 
 def _joiner_objection(terms: Terms, member: Member) -> str | None:
@@ -266,6 +277,12 @@ def _joiner_objection(terms: Terms, member: Member) -> str | None:
 
 def contributors_objection(terms: Terms, contributors: Sequence[Contributor]) -> str | None:
     """Why these may not be the contributors of an update of this round, or None."""
+    return _contributors_objection(Same(terms), Same(contributors))
+
+
+@lru_cache(maxsize=64)
+def _contributors_objection(of: Same[Terms], said: Same[Sequence[Contributor]]) -> str | None:
+    terms, contributors = of.it, said.it
     peers = [contributor.peer for contributor in contributors]
     if len(set(peers)) != len(peers) or not terms.eligible.issuperset(peers):
         return "a contributor is repeated or may not contribute"
@@ -292,16 +309,33 @@ def _update_objection(terms: Terms, body: Body) -> str | None:
 
 def terms_of(ledger: Ledger, manifest: Manifest, part_bytes: Sequence[int]) -> Terms:
     """The terms of the round after the ledger's last commit."""
+    place = (ledger.genesis.run_id, ledger.height + 1, ledger.head, ledger.epoch, ledger.updates)
+    return _terms(*place, len(ledger.banned), Same(ledger.members), Same(manifest), tuple(part_bytes))
+
+
+@lru_cache(maxsize=8)
+def _terms(
+    run_id: Digest,
+    round_: int,
+    parent: Digest,
+    epoch: int,
+    updates: int,
+    banned: int,
+    members: Same[tuple[Member, ...]],
+    manifest: Same[Manifest],
+    part_bytes: tuple[int, ...],
+) -> Terms:
+    """Peers of one process (a simulation) share what each of them would derive alone."""
     return Terms(
-        run_id=ledger.genesis.run_id,
-        round=ledger.height + 1,
-        parent=ledger.head,
-        members=ledger.members,
-        updates=ledger.updates,
-        rules=manifest.rounds,
-        assignment=manifest.assignment,
-        part_bytes=tuple(part_bytes),
-        witnesses=frozenset(manifest.membership.witnesses),
-        epoch=ledger.epoch,
-        banned=len(ledger.banned),
+        run_id=run_id,
+        round=round_,
+        parent=parent,
+        members=members.it,
+        updates=updates,
+        rules=manifest.it.rounds,
+        assignment=manifest.it.assignment,
+        part_bytes=part_bytes,
+        witnesses=frozenset(manifest.it.membership.witnesses),
+        epoch=epoch,
+        banned=banned,
     )

@@ -30,6 +30,7 @@ class Working:
     """All work that is not settled yet, and the last round that was asked for."""
 
     asked: int = 0
+    stirred: bool = True
     work: dict[int, Work] = field(default_factory=dict)
 
     def next_round(self, present: int, ahead: int) -> int | None:
@@ -50,6 +51,7 @@ class Working:
         if work is None or work.trained:
             return False
         work.tokens, work.steps, work.trained = tokens, steps, True
+        self.stirred = True
         return True
 
     def to_encode(self, present: int) -> bool:
@@ -79,5 +81,5 @@ class Working:
 
     def drop(self) -> list[int]:
         """Give all work up; the rounds that there was work for."""
-        rounds, self.work, self.asked = sorted(self.work), {}, 0
+        rounds, self.work, self.asked, self.stirred = sorted(self.work), {}, 0, True
         return rounds

@@ -16,6 +16,7 @@ from atoll.protocol.events import StateLoaded
 from atoll.protocol.fragments import anchor_digest, blobs_of
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_of
 from atoll.protocol.manifest import Manifest
+from atoll.protocol.roster import Same
 
 NUMEL = 400_000
 BLOCK = 4096
@@ -71,24 +72,29 @@ def initial(manifest: Manifest) -> StateLoaded:
 
 def encoded(peer: PeerId, life: int, done: Contribution, sizes: tuple[int, ...]) -> Contribution:
     """A pseudo-gradient in parts. Training twice from one anchor gives other bits, hence `life`."""
-    seed = f"{peer} {life} {done.round} {done.anchor} {len(sizes)} ".encode()
-    parts = tuple(BlobRef(digest_of(seed, str(part).encode()), size) for part, size in enumerate(sizes))
+    seed = digest_of(f"{peer} {life} {done.round} {done.anchor} {len(sizes)}".encode())[:-4]
+    parts = tuple(BlobRef(Digest(f"{seed}{part:04x}"), size) for part, size in enumerate(sizes))
     return replace(done, parts=parts)
 
 
 def mean(action: Aggregate, size: int) -> BlobRef:
     """The encoded weighted mean of one part, in the order of its inputs."""
-    pieces = [f"{peer} {weight} {ref.digest}".encode() for peer, weight, ref in action.inputs]
-    return BlobRef(digest_of(b"mean", *pieces), size)
+    pieces = [f"{peer} {weight} {ref.digest}" for peer, weight, ref in action.inputs]
+    return BlobRef(digest_of(b"mean", " ".join(pieces).encode()), size)
 
 
 def stepped(state: StateLoaded, body: Body, fragments: int) -> StateLoaded:
     """The state after the outer step that `body` decided: its fragment differs, the others are as before."""
-    update = [f"{c.peer} {c.weight}".encode() for c in body.contributors]
-    update += [digest_bytes(ref.digest) for ref in body.blobs]
-    changed = set(blobs_of(state.blobs, body.fragment, fragments))
+    changed, update = set(blobs_of(state.blobs, body.fragment, fragments)), _update(Same(body))
     blobs = tuple(
-        BlobRef(digest_of(b"step", digest_bytes(ref.digest), *update), ref.size) if ref in changed else ref
+        BlobRef(digest_of(b"step", digest_bytes(ref.digest), update), ref.size) if ref in changed else ref
         for ref in state.blobs
     )
     return StateLoaded(body.round, anchor_digest(blobs), blobs)
+
+
+@lru_cache(maxsize=64)
+def _update(body: Same[Body]) -> bytes:
+    """What of a body makes a difference to the state; all peers of a large swarm ask for the same."""
+    counted = [f"{c.peer} {c.weight}" for c in body.it.contributors]
+    return digest_bytes(digest_of(" ".join([*counted, *(ref.digest for ref in body.it.blobs)]).encode()))

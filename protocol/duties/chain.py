@@ -16,11 +16,12 @@ from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.proofs import Farewell, Joining, joining_message
 from atoll.protocol.proven import farewell_objection, joining_objection
+from atoll.protocol.roster import MEMBERS_MAX
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
 
-JOINERS_MAX = 1024
+JOINERS_MAX = MEMBERS_MAX
 COMMITS_BYTES_MAX = 256 << 10
 
 
@@ -76,7 +77,7 @@ def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -
         peer.out.append(a.Send(tuple(tell), news, peer.ledger.epoch))
     for round_ in range(first.body.round, peer.ledger.height + 1):
         if peer.working.settle(round_):
-            included = any(c.peer == peer.me for c in peer.ledger.commit(round_).body.contributors)
+            included = peer.me in peer.ledger.commit(round_).body.counted
             peer.out.append(a.Settle(round_, included, peer.rules.late))
     peer.why = f"commit {peer.ledger.height} ({peer.ledger.commits[-1].body.kind.name.lower()})"
     rounds.enter_round(peer)
@@ -104,13 +105,20 @@ def rebase(peer: Peer, snapshot: Snapshot) -> None:
 # ---- commits ------------------------------------------------------------------------------------
 
 
-def answer_old(peer: Peer, sender: PeerId, round_: int, epoch: int) -> None:
+def answer_old(peer: Peer, sender: PeerId, round_: int) -> None:
     """One that lags gets the commits it lacks; once in a round is enough, it asks if they were lost."""
     if sender != peer.me and sender not in peer.answered and len(peer.answered) < JOINERS_MAX:
         peer.answered.add(sender)
-        if epoch < peer.ledger.epoch:
-            round_ = min(round_, peer.ledger.first_after(epoch))
         _send_commits(peer, sender, round_)
+
+
+def answer_epoch(peer: Peer, sender: PeerId, message: m.Message, epoch: int) -> None:
+    """One of an earlier epoch gets the commits that lead to this one."""
+    round_ = min(message.round, peer.ledger.first_after(epoch))
+    if isinstance(message, m.AskCommits):
+        _send_commits(peer, sender, round_)
+    else:
+        answer_old(peer, sender, round_)
 
 
 def ask_new(peer: Peer, sender: PeerId) -> None:
@@ -225,7 +233,7 @@ def on_join(peer: Peer, sender: PeerId, join: m.Join) -> None:
     if join.round > peer.round:
         return ask_new(peer, sender)
     if join.round < peer.round:
-        answer_old(peer, sender, join.round, peer.ledger.epoch)
+        answer_old(peer, sender, join.round)
         if join.round < peer.round - peer.rules.keep_rounds // 2:
             return None
     if reason := _join_objection(peer, sender, join):

@@ -53,12 +53,17 @@ def _conclude(peer: Peer, lead: Leading) -> None:
 
 
 def _decide(peer: Peer, lead: Leading) -> None:
+    if peer.terms.gathering and len(peer.terms.workers) + len(peer.joiners) < peer.terms.wanted:
+        peer.why = f"{len(peer.joiners)} joiners, {peer.terms.wanted} workers are wanted"
+        rounds.bear(peer)
+        return
     start = peer.catchup.start(peer.round)
     for who in lead.strays(start) if start is not None else ():
         peer.refuse(who, STRAY)
     joining = _joiners(peer)
     resting = {who for who, role in joining.items() if role is Role.PAUSED}
-    expected = len({*lead.offers, *(peer.terms.eligible - peer.lost - resting)})
+    absent = ((peer.lost | resting) & peer.terms.eligible) - lead.offers.keys()
+    expected = len(peer.terms.eligible) - len(absent)
     joiners = sum(role is Role.WORKER for role in joining.values())
     offers = len(lead.offers)
     decision = decide(peer.now_ms, peer.since_ms, lead.quorum_ms, offers, expected, peer.terms, joiners)
@@ -91,6 +96,8 @@ def _stage(peer: Peer) -> None:
 
 
 def _joiners(peer: Peer) -> dict[PeerId, Role]:
+    if not peer.joiners:
+        return {}
     since_ms = peer.now_ms - peer.rules.lease_ms
     return {who: role for who, (role, at_ms) in peer.joiners.items() if at_ms >= since_ms}
 

@@ -41,7 +41,8 @@ def on_recover(peer: Peer, event: e.Recover) -> None:
     commit = Commit(body, 0, ((authority.peer, authority.sign(message)),))
     everybody = dict.fromkeys((*terms.peers, *peer.found))
     everybody.pop(peer.me, None)
-    chain.adopt(peer, (commit,), tuple(everybody))
+    if fault := chain.adopt(peer, (commit,), tuple(everybody)):
+        peer.why = f"cannot recover the run: {fault}"
 
 
 def _present(peer: Peer, keep: tuple[PeerId, ...]) -> tuple[Member, ...]:
@@ -60,6 +61,9 @@ def seal(peer: Peer, height_before: int) -> None:
     """The authority signs what the ledger has come to, every so many rounds; the others check and prune."""
     authority, every = peer.config.authority, peer.rules.snapshot_rounds
     if authority is None:
+        if peer.early_seal is not None and peer.early_seal[1].at <= peer.ledger.height:
+            (sender, said), peer.early_seal = peer.early_seal, None
+            on_seal(peer, sender, said)
         return _prune(peer)
     at = peer.ledger.height // every * every if every else 0
     if at > max(height_before, peer.ledger.begin):
@@ -72,6 +76,8 @@ def seal(peer: Peer, height_before: int) -> None:
 
 def on_seal(peer: Peer, sender: PeerId, said: m.Seal) -> None:
     """The authority's signature under a snapshot that this peer can make itself."""
+    if said.at > peer.ledger.height:
+        peer.early_seal = (sender, said)  # of a commit that is on its way here
     if not peer.ledger.begin < said.at <= peer.ledger.height or peer.config.authority is not None:
         return
     snapshot = dataclasses.replace(peer.ledger.snapshot(said.at), signature=said.signature)

@@ -22,7 +22,7 @@ def on_retry(peer: Peer) -> None:
     peer.retries += 1
     peer.timer("retry", peer.rules.retry_ms)
     peer.fetching.clear()
-    peer.owning.asking = True
+    peer.owning.asking, peer.catchup.asked = True, 0
     if peer.lacking:
         voter.fetch(peer)
     if peer.catchup.needs_state(peer.ledger):

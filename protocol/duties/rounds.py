@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
+from atoll.protocol.duties import voter
 from atoll.protocol.evidence import Notebook
 from atoll.protocol.fragments import fragment_of
 from atoll.protocol.ids import PeerId, short
@@ -33,7 +34,7 @@ def enter_round(peer: Peer) -> None:
     rules, height = peer.rules, peer.ledger.height
     parts = 1 if rules.exchange == "sparse" else parts_of(peer.ledger.members, height + 1, rules.owners_max)
     sizes = peer.config.part_bytes(fragment_of(height + 1, rules.fragments), parts)
-    peer.terms = terms_of(peer.ledger, peer.config.manifest, sizes)
+    peer.terms, peer.round = terms_of(peer.ledger, peer.config.manifest, sizes), height + 1
     peer.since_ms, peer.asked_ms = peer.now_ms, peer.now_ms - rules.retry_ms
     peer.retries = peer.hops = peer.progress = 0
     peer.answered = set()
@@ -187,7 +188,18 @@ def hop(peer: Peer) -> None:
     """Leave a leader that is surely gone, without waiting; once around per deadline at most."""
     if peer.active and peer.hops < len(peer.terms.voters) and together(peer):
         peer.hops += 1
-        enter_view(peer, peer.view + 1)
+        enter_view(peer, next_view(peer))
+
+
+def next_view(peer: Peer) -> int:
+    """The next view whose leader is not known to be gone; just the next one if all are.
+
+    Where some may lie all go through the same views, or too few would be together in any.
+    """
+    if peer.terms.two_thirds:
+        return peer.view + 1
+    later = range(peer.view + 1, peer.view + 1 + len(peer.terms.voters))
+    return next((view for view in later if peer.terms.leader(view) not in peer.lost), peer.view + 1)
 
 
 def end(peer: Peer, reason: str) -> None:
@@ -207,7 +219,9 @@ def on_deadline(peer: Peer) -> None:
         return
     peer.hops = 0
     peer.why = f"{short(peer.leader)} led view {peer.view} for too long"
-    enter_view(peer, peer.view + 1)
+    if not peer.terms.two_thirds:  # else a lying leader could name any as who holds a blob
+        peer.lost |= voter.withholding(peer)
+    enter_view(peer, next_view(peer))
 
 
 def on_alive(peer: Peer, sender: PeerId, alive: m.Alive) -> None:

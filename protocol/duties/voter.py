@@ -59,6 +59,14 @@ def fetch(peer: Peer) -> None:
                 peer.fetch(ref, _holders(peer, peer.proposal, part), "result")
 
 
+def withholding(peer: Peer) -> set[PeerId]:
+    """Who was to give what the proposal still lacks: frozen, perhaps, and no good leader of the next view."""
+    if peer.proposal is None or not peer.lacking:
+        return set()
+    lacking = [part for part, ref in enumerate(peer.proposal.body.blobs) if ref.digest in peer.lacking]
+    return {holder for part in lacking for holder in _holders(peer, peer.proposal, part)} - {peer.me}
+
+
 def _holders(peer: Peer, proposal: m.Propose, part: int) -> tuple[PeerId, ...]:
     """Whom to ask for a part: its owner, or whoever accepted the body before; at last the leader."""
     holders = proposal.holders

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 def react(peer: Peer) -> None:
     """Train for this round as soon as its anchor is here, then ahead; encode what this one waits for."""
+    if not peer.working.stirred and peer.working.asked >= peer.round + peer.rules.overlap:
+        return
     if peer.role is not Role.WORKER or not peer.active:
         return
+    peer.working.stirred = False
     if peer.ready and not peer.terms.gathering and peer.me in peer.terms.shards:
         _train(peer)
     if peer.working.to_encode(peer.round):

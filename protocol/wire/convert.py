@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from atoll.protocol import messages as m
 from atoll.protocol.commits import (
+    COMMITS_MAX,
     Contributor,
     Rosters,
     UnknownParent,
@@ -37,7 +38,6 @@ from atoll.protocol.roster import MEMBERS_MAX, Role
 from atoll.protocol.wire import messages_pb2 as wire
 
 MESSAGE_BYTES_MAX = 1 << 20
-COMMITS_MAX = 256
 ROUND_MAX = 1 << 48
 
 
@@ -219,7 +219,7 @@ def _read_commits(round_: int, c: wire.Commits, rosters: Rosters) -> m.Commits:
     commits = []
     for raw in c.commits:
         try:
-            commit = commit_from_wire(raw, lambda parent: known.get(parent) or rosters(parent))
+            commit = commit_from_wire(raw, lambda parent: rosters(parent) or known.get(parent))
         except UnknownParent:
             break
         commits.append(commit)

@@ -87,16 +87,16 @@ class Changes(_message.Message):
     def __init__(self, changed: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., left: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Contributions(_message.Message):
-    __slots__ = ("steps_on", "tokens", "steps", "clamped")
-    STEPS_ON_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("runs", "tokens", "steps", "clamped")
+    RUNS_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     CLAMPED_FIELD_NUMBER: _ClassVar[int]
-    steps_on: _containers.RepeatedScalarFieldContainer[int]
+    runs: _containers.RepeatedScalarFieldContainer[int]
     tokens: _containers.RepeatedScalarFieldContainer[int]
     steps: _containers.RepeatedScalarFieldContainer[int]
     clamped: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, steps_on: _Optional[_Iterable[int]] = ..., tokens: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., clamped: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, runs: _Optional[_Iterable[int]] = ..., tokens: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., clamped: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Rejections(_message.Message):
     __slots__ = ("reason", "places")
@@ -251,18 +251,20 @@ class Snapshot(_message.Message):
     def __init__(self, round: _Optional[int] = ..., epoch: _Optional[int] = ..., head: _Optional[bytes] = ..., updates: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., signature: _Optional[bytes] = ..., banned: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Commit(_message.Message):
-    __slots__ = ("body", "view", "voters", "signatures", "authority")
+    __slots__ = ("body", "view", "voters", "signatures", "authority", "packed")
     BODY_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
     VOTERS_FIELD_NUMBER: _ClassVar[int]
     SIGNATURES_FIELD_NUMBER: _ClassVar[int]
     AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
     body: bytes
     view: int
     voters: _containers.RepeatedScalarFieldContainer[int]
     signatures: _containers.RepeatedScalarFieldContainer[bytes]
     authority: str
-    def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., voters: _Optional[_Iterable[int]] = ..., signatures: _Optional[_Iterable[bytes]] = ..., authority: _Optional[str] = ...) -> None: ...
+    packed: bytes
+    def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., voters: _Optional[_Iterable[int]] = ..., signatures: _Optional[_Iterable[bytes]] = ..., authority: _Optional[str] = ..., packed: _Optional[bytes] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving", "farewell")

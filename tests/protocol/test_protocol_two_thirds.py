@@ -52,7 +52,7 @@ from atoll.protocol.proofs import (
     prepare_message,
     promise_message,
 )
-from atoll.protocol.roster import Role, liars_max
+from atoll.protocol.roster import MEMBERS_MAX, Role, liars_max
 from atoll.protocol.terms import objection
 from atoll.protocol.views import Views
 
@@ -255,6 +255,14 @@ def test_a_member_rests_by_its_own_word_only() -> None:
     assert "did not sign" in str(judge(turned(Role.PAUSED, wish("w1"))))
 
 
+def test_a_witness_stays_one_whatever_it_asks_for() -> None:
+    """Else one that asks for what is refused would spoil every leader's proposal."""
+    asked = (Role.WORKER, wish("coordinator"))
+    settled = proven.settle(BODY, TERMS, TERMS.peers, proven.Claims({peer("coordinator"): asked}, {}, {}))
+    assert (settled.members, settled.joining) == (BODY.members, ())
+    assert judge(settled) is None
+
+
 def test_an_old_wish_to_rest_is_none_any_more() -> None:
     given = dataclasses.replace(TERMS, round=4)
     rest = wish("w1", 2, Role.PAUSED)
@@ -291,7 +299,7 @@ def test_a_vote_in_each_of_two_epochs_convicts_nobody(stage: Stage) -> None:
 
 
 def test_nobody_joins_once_very_many_are_banned() -> None:
-    banned = [str(number) for number in range(4096)]
+    banned = [str(number) for number in range(MEMBERS_MAX)]
     assert "so many" in str(judge(proven.settle(BODY, TERMS, TERMS.peers, claims(["w4"])), tuple(banned)))
 
 
