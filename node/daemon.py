@@ -77,7 +77,7 @@ class Daemon:
         self._waiting: Counter[PeerId] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: BaseException | None = None
-        self._dropped_before = 0
+        self._dropped_before = self._rewound = 0
         self._known: tuple[str, ...] = ()
 
     # ---- life -----------------------------------------------------------------------------------
@@ -232,6 +232,7 @@ class Daemon:
                 fired = e.TimerFired(action.timer)
                 asyncio.get_running_loop().call_later(action.after_ms / 1000, self.feed, fired)
             case a.Persist():
+                self._rewound += isinstance(action.record, a.Rewound)
                 await self._write(self.disk.persist, action.record, self.peer.saved)
                 if isinstance(action.record, a.Committed):
                     self._on_commit(action.record)
@@ -305,12 +306,18 @@ class Daemon:
     async def _apply(self, body: Body) -> None:
         payloads = [self.network.store.get(ref.digest) for ref in body.blobs]
         assert all(payload is not None for payload in payloads)
+        rewound = self._rewound
         state = await self._compute(self.numbers.apply, body.round, payloads)
-        await self._keep(state)
+        await self._keep(state, rewound)
 
-    async def _keep(self, state: e.StateLoaded) -> None:
-        """Go on at once; save the state, serve it and evaluate it behind the peer's back."""
+    async def _keep(self, state: e.StateLoaded, rewound: int) -> None:
+        """Go on at once; save the state, serve it and evaluate it behind the peer's back.
+
+        One that a recovery made void meanwhile is dropped: no commit leads to it any more.
+        """
         anchor, momentum, residual = await self._compute(self._copies)
+        if rewound != self._rewound:
+            return
         self.feed(state)
         if self.evaluator is not None:
             self.evaluator.evaluate(state.round, anchor)
@@ -330,6 +337,7 @@ class Daemon:
             self.network.store.put_file(file.path, offset, ref, round=file.round + 1, kind="state")
 
     async def _load_state(self, load: a.LoadState) -> None:
+        rewound = self._rewound
         await self.network.meet(load.holders)
         timeout_s = 30 + 2 * load.blobs[0].size / self.config.manifest.rounds.bytes_per_s_min
         try:
@@ -342,7 +350,7 @@ class Daemon:
             return
         for ref in load.blobs:
             self.network.store.forget(ref.digest)
-        await self._keep(state)
+        await self._keep(state, rewound)
 
     async def _fetch_state(self, ref: BlobRef, load: a.LoadState, timeout_s: float) -> memoryview:
         fetch = self.network.fetcher.fetch

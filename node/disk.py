@@ -305,10 +305,19 @@ def load_state(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def commits_of(folder: Path) -> list[Commit]:
-    """The commits in a state directory, also while a node runs in it. Nothing is verified."""
-    path = folder / "ledger.log"
-    raw = path.read_bytes() if path.exists() else b""
-    return [commit_from_bytes(record) for _, record in _records(raw)]
+    """The commits in a node's log, unverified; the node may be running."""
+    manifest = (folder / "manifest.bin").read_bytes()
+    genesis = open_manifest(manifest, Digest(hashlib.sha256(manifest).hexdigest())).genesis
+    rosters, snapshot = {genesis.run_id: genesis.members}, folder / "snapshot.bin"
+    if snapshot.exists():
+        base = snapshot_from_bytes(snapshot.read_bytes())
+        rosters[base.head] = base.members
+    commits = []
+    for _, record in _records((folder / "ledger.log").read_bytes()):
+        with contextlib.suppress(UnknownParent):
+            commits.append(commit_from_bytes(record, rosters.get))
+            rosters[commits[-1].body.digest] = commits[-1].body.members
+    return commits
 
 
 def _records(raw: bytes) -> Iterator[tuple[int, bytes]]:

@@ -237,7 +237,9 @@ def _contributions(contributors: Sequence[Contributor], places: dict[PeerId, int
         runs=_runs([places[c.peer] for c in contributors]),
         tokens=_column([c.tokens for c in contributors]),
         steps=_column([c.steps for c in contributors]),
-        clamped=_column([c.tokens - c.weight for c in contributors]),
+        weights=[]
+        if all(c.weight == c.tokens for c in contributors)
+        else _column([c.weight for c in contributors]),
     )
 
 
@@ -291,9 +293,9 @@ def body_from_bytes(raw: bytes, rosters: Rosters) -> Body:
 
 def _read_contributions(said: wire.Contributions, before: Sequence[Member]) -> tuple[Contributor, ...]:
     peers = _in_runs(said.runs, before)
-    columns = [_full(column, len(peers)) for column in (said.tokens, said.steps, said.clamped)]
-    rows = zip(peers, *columns, strict=True)
-    return tuple(Contributor(peer, tokens, steps, tokens - less) for peer, tokens, steps, less in rows)
+    weights = said.weights or said.tokens
+    columns = [_full(column, len(peers)) for column in (said.tokens, said.steps, weights)]
+    return tuple(Contributor(*row) for row in zip(peers, *columns, strict=True))
 
 
 def _full(column: Sequence[int], count: int) -> Sequence[int]:

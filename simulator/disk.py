@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from atoll.protocol import actions as a
-from atoll.protocol.commits import Commit, Snapshot
+from atoll.protocol.commits import Commit, Kind, Snapshot
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.keys import Signer
@@ -36,7 +36,9 @@ class Disk:
     last_was_commit: bool = False
 
     def write(self, record: a.Record) -> None:
-        self.last_was_commit = isinstance(record, a.Committed)
+        self.last_was_commit = (
+            isinstance(record, a.Committed) and record.commit.body.kind is not Kind.RECOVERY
+        )
         match record:
             case a.Committed(commit):
                 self.commits.append(commit)
@@ -59,7 +61,8 @@ class Disk:
     def tear(self) -> bool:
         """Cut the last record of the log, if it was the last write of all; whether it was.
 
-        A promise written after it would show that it had reached the disk.
+        A promise written after it would show that it had reached the disk. A recovery is flushed at once:
+        an authority that forgets the one it signed would begin the same epoch twice.
         """
         if self.last_was_commit and self.commits:
             self.commits.pop()
@@ -85,6 +88,10 @@ class Disk:
         """The newest states; older ones go."""
         self.states = [*(s for s in self.states if s.anchor != state.anchor), state][-STATES_KEPT:]
         self.rotten.discard(state.anchor)
+
+    @property
+    def epoch(self) -> int:
+        return self.commits[-1].body.epoch if self.commits else self.base.epoch if self.base else 0
 
     def newest(self) -> StateLoaded | None:
         """The newest state that the log knows of."""

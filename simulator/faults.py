@@ -8,11 +8,11 @@ Groce et al. 2012)
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from atoll.protocol.ids import PeerId
-from atoll.protocol.roster import Role
+from atoll.protocol.roster import Role, majority
 from atoll.simulator.strikes import Strike
 from atoll.simulator.striking import strike
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DOWN_MS, SOON_MS = (300, 12_000), (200, 1_500)
 CUT_MS, FREEZE_MS, FULL_MS = (500, 8_000), (500, 10_000), (500, 8_000)
 LAG_MS, LATE_MS, AWAY_MS = (300, 4_000), (1_000, 15_000), (4_000, 15_000)
+PAUSE_MS, LOST_MS, PATIENCE_MS = (1_000, 12_000), (30_000, 90_000), (12_000, 25_000)
 SLOW_PER_MILLE, RATE_PER_MILLE, OFFSET_MS_MAX = (3_000, 10_000), (900, 1_100), 1 << 30
 HOST_BYTES_PER_MS = (250, 4_000)
 ROTTEN_HOSTS_SHARE = 0.34
@@ -43,7 +44,7 @@ class Faults:
         self.struck: list[Strike] = []
         self.gone: set[PeerId] = set()
         self.wiped_at = -1
-        self.rotten: set[str] = set()
+        self.rotten: set[PeerId] = set()
 
     def start(self) -> None:
         self.going = True
@@ -69,8 +70,11 @@ class Faults:
         world.note("", "the faults stop")
         world.links.heal()
         world.traps.clear()
+        if world.operator is not None:
+            world.operator.calm = True
         for host in world.hosts.values():
             host.recover()
+            host.pause(on=False)
             if host.life:
                 world.revive(host)
 
@@ -112,26 +116,34 @@ class Faults:
         return self.rng.choice(alive) if alive else None
 
     def may_die(self, count: int = 1) -> bool:
-        """Whether a majority stays alive; now and then it need not."""
-        members = self.world.members(self.world.height + 1)
-        living = sum(self.world.hosts[member.peer].alive for member in members)
-        needed = self.world.signed.genesis.needed(len(members))
-        return living - count >= needed or self.rng.random() < 0.1
+        """Whether enough of the members, and of those who vote, stay alive; now and then they need not."""
+        members, voters = self.world.in_progress()
+        groups, needed = [[member.peer for member in members], voters], self.world.signed.genesis.needed
+        stays = all(
+            sum(self.world.hosts[peer].alive for peer in group) - count >= needed(len(group))
+            for group in groups
+        )
+        return stays or self.rng.random() < 0.1
 
     def may_go(self) -> bool:
-        """Those who go do not come back: a majority must remain, and enough workers for the run to go on.
-
-        A majority of all members, and of those alive: the dead may be no members any more when it has gone.
-        """
+        """Those who go do not come back: enough workers must remain for the run to go on, and one more."""
         world, gone = self.world, self.gone
+        workers = sum(host.role is Role.WORKER and host.id not in gone for host in world.alive)
+        return world.updates > 0 and workers > 1 + world.setting.peers // 2 and self.spares(gone) > 0
+
+    def spares(self, gone: Collection[PeerId]) -> int:
+        """How many more members may be lost for good so that, whoever votes, a majority of them remains.
+
+        Of all members, or of those alive: the dead may be no members any more by then.
+        """
+        world = self.world
         members = [member.peer for member in world.members(world.height + 1)]
         alive = [peer for peer in members if world.hosts[peer].alive]
-        workers = sum(host.role is Role.WORKER and host.id not in gone for host in world.alive)
-        needed = world.signed.genesis.needed
-        return (
-            world.updates > 0
-            and workers > 1 + world.setting.peers // 2
-            and all(len(set(some) - gone) > needed(len(some)) for some in (members, alive))
+        genesis = world.signed.genesis
+        return min(
+            count - genesis.needed(count) - sum(peer in gone for peer in some)
+            for some in (members, alive)
+            for count in (min(len(some), genesis.voters_max),)
         )
 
     def stayers(self) -> list[Host]:
@@ -189,15 +201,20 @@ def _wipe(faults: Faults) -> list[Strike]:
 
 
 def _corrupt(faults: Faults) -> list[Strike]:
-    """The same third of the hosts at most, once all have the state: what was held is to be had somewhere."""
+    """The same third of the hosts at most, once all have the state: what was held is to be had somewhere.
+
+    Not the witness's where majorities are lost: after a recovery it may be the only one that has the state.
+    """
     victim = faults.victim()
     if (
         victim is None
         or not faults.world.updates
-        or len({*faults.rotten, victim.name}) > ROTTEN_HOSTS_SHARE * faults.world.setting.peers
+        or (victim.role is Role.WITNESS and "doom" in faults.world.setting.faults)
+        or len({*faults.rotten, victim.id}) > ROTTEN_HOSTS_SHARE * faults.world.setting.peers
+        or faults.spares({*faults.gone, *faults.rotten, victim.id}) < 0
     ):
         return []
-    faults.rotten.add(victim.name)
+    faults.rotten.add(victim.id)
     return [faults.strike("corrupt", [victim.name], faults.rng.randrange(1 << 16))]
 
 
@@ -276,6 +293,42 @@ def _burst(faults: Faults) -> list[Strike]:
     return strikes
 
 
+def _pause(faults: Faults) -> list[Strike]:
+    """A volunteer rests for some rounds; at least half of the workers train."""
+    workers = [host for host in faults.stayers() if host.peer is not None and not host.peer.paused]
+    if 2 * (len(workers) - 1) < faults.world.setting.peers:
+        return []
+    return [faults.strike("pause", [faults.rng.choice(workers).name], faults.between(PAUSE_MS))]
+
+
+def _doom(faults: Faults) -> list[Strike]:
+    """A majority is lost at once and stays away, or is out of sight; the authority goes on with the others.
+
+    The witness is back first if it is among the lost. A trap takes a leader whose commit nobody else has.
+    """
+    rng, world, watched = faults.rng, faults.world, faults.world.operator is not None
+    strikes = [] if watched else [faults.strike("operator", (), faults.between(PATIENCE_MS))]
+    members, voters = world.in_progress()
+    group = [member.peer for member in members] if rng.random() < 0.5 else list(voters)
+    if not world.updates or len(group) < 3:
+        return []
+    count, away_ms = rng.randint(majority(len(group)), len(group) - 1), faults.between(LOST_MS)
+    lost = sorted(world.hosts[peer].name for peer in rng.sample(group, count))
+    chance, others = rng.random(), sorted({*faults.names()} - {*lost, "w"})
+    if chance < 0.4:
+        moment = rng.choice(("commits", "write committed", "propose"))
+        share = rng.choice((0, 500, 1000))
+        return [*strikes, Strike(world.clock.now_ms, "trap-doom", numbers=(share, away_ms), moment=moment)]
+    if chance < 0.6:
+        return [*strikes, faults.strike("cut", [name for name in lost if name != "w"], away_ms, 1, 1)]
+    if "w" in lost:
+        strikes.append(faults.strike("crash", ["w"], away_ms // 3))
+    if others and rng.random() < 0.5:
+        away = rng.sample(others, rng.randint(1, len(others)))
+        strikes.append(faults.strike("cut", sorted(away), away_ms, 1, 1))
+    return [*strikes, faults.strike("crash", lost, away_ms)]
+
+
 def _slow(faults: Faults) -> list[Strike]:
     return [faults.strike("slow", [faults.rng.choice(faults.names())], faults.between(SLOW_PER_MILLE))]
 
@@ -314,4 +367,6 @@ _TIMED: dict[str, tuple[int, _Draw]] = {
     "suspect": (4_000, _suspect),
     "churn": (6_000, _churn),
     "burst": (12_000, _burst),
+    "pause": (6_000, _pause),
+    "doom": (12_000, _doom),
 }

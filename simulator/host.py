@@ -6,6 +6,7 @@ writes are read back. A frozen host does nothing and then, in order, everything 
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,8 @@ class Host:
         self.signer = SimulatedSigner(peer_id, world.ring)
         self.rules = world.signed.manifest.rounds
         self.sizes = content.Sizes(self.rules.fragments, self.rules.exchange == "sparse")
-        self.config = PeerConfig(world.signed.manifest, role, self.sizes.part_bytes)
+        authority = world.authority if role is Role.WITNESS else None
+        self.config = PeerConfig(world.signed.manifest, role, self.sizes.part_bytes, authority=authority)
         self.disk = Disk()
         self.peer: Peer | None = None
         self.life = 0
@@ -58,7 +60,7 @@ class Host:
         self.training = 0
         self.orders: set[int] = set()
         self.trained: dict[int, content.Contribution] = {}
-        self.timers = 0
+        self.timers = self.rewinds = 0
         self.waiting: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
 
     # ---- life -----------------------------------------------------------------------------------
@@ -108,6 +110,11 @@ class Host:
         """The end of a frost, of being slow, and of a full disk."""
         self.thaw_ms, self.step_ms, self.full_until_ms = 0, STEP_MS, 0
         self._thaw()
+
+    def pause(self, on: bool) -> None:
+        """The volunteer wants this machine for itself, or does no more."""
+        if self.peer is not None and self.peer.paused is not on:
+            self.act(self.life, self.take, e.Pause(on))
 
     def no_room(self) -> bool:
         """Whether a write fails: a node ends then, and can write again when there is room."""
@@ -174,15 +181,10 @@ class Host:
         self.send_to(action.to, action)
 
     def send_to(self, receivers: tuple[PeerId, ...], action: a.Send) -> None:
-        message = action.message
         world = self.world
-        world.sent(self, receivers, message)
-        event, hosts, links, later = (
-            e.Received(self.id, message, action.epoch),
-            world.hosts,
-            world.links,
-            world.clock.later,
-        )
+        world.sent(self, dataclasses.replace(action, to=receivers) if receivers is not action.to else action)
+        event = e.Received(self.id, action.message, action.epoch)
+        hosts, links, later = world.hosts, world.links, world.clock.later
         quiet = links.quiet
         for receiver in receivers:
             other = hosts.get(receiver)
@@ -332,21 +334,26 @@ class Host:
             f"{self.name} applies update {body.round} to another state than it starts from",
         )
         after_ms = self.world.rng.randint(10, 120)
-        self.world.clock.later(after_ms, self.act, self.life, self._applied, state, action)
+        self.world.clock.later(after_ms, self.act, self.life, self._applied, state, action, self.rewinds)
 
-    def _applied(self, state: e.StateLoaded, action: a.Apply) -> None:
-        self._have(content.stepped(state, action.body, self.rules.fragments))
+    def _applied(self, state: e.StateLoaded, action: a.Apply, rewinds: int) -> None:
+        self._have(content.stepped(state, action.body, self.rules.fragments), rewinds)
 
-    def _have(self, state: e.StateLoaded) -> None:
-        """Go on with a state at once; it comes to disk later, behind the peer's back."""
+    def _have(self, state: e.StateLoaded, rewinds: int) -> None:
+        """Go on with a state at once; it comes to disk later, behind the peer's back.
+
+        Unless the ledger was rewound since: then it is a state of rounds that went otherwise.
+        """
+        if rewinds != self.rewinds:
+            return
         self.state = state
         self.world.loaded(self, state)
         after_ms = self.world.rng.randint(10, SAVE_MS_MAX)
-        self.world.clock.later(after_ms, self.act, self.life, self._save, state)
+        self.world.clock.later(after_ms, self.act, self.life, self._save, state, rewinds)
         self.take(state)
 
-    def _save(self, state: e.StateLoaded) -> None:
-        if not self.no_room():
+    def _save(self, state: e.StateLoaded, rewinds: int) -> None:
+        if rewinds == self.rewinds and not self.no_room():
             self.disk.keep(state)
 
     def _load_state(self, action: a.LoadState) -> None:
@@ -361,12 +368,13 @@ class Host:
                 has=Host.has_state,
                 arrived=self._have,
                 failed=self._no_state,
-                what=(state,),
+                what=(state, self.rewinds),
             ),
         )
 
-    def _no_state(self, state: e.StateLoaded) -> None:
-        self.take(e.StateFailed(state.round))
+    def _no_state(self, state: e.StateLoaded, rewinds: int) -> None:
+        if rewinds == self.rewinds:
+            self.take(e.StateFailed(state.round))
 
     def _persist(self, action: a.Persist) -> None:
         self.held_up = True
@@ -382,6 +390,9 @@ class Host:
         """A write is complete. A commit that is on disk is one that this peer never takes back."""
         if isinstance(record, a.Committed):
             self.world.committed(self, record.commit)
+        elif isinstance(record, a.Rebased):
+            self.world.rebased(self, record.snapshot)
+        self.rewinds += isinstance(record, a.Rewound)
         self.disk.write(record)
 
     def go_on_with(self, action: a.Action) -> None:

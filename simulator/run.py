@@ -28,7 +28,10 @@ COLLECT_EVERY = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one seed gave. `violation` and `stuck` are None if all went well."""
+    """What one seed gave. `violation` and `stuck` are None if all went well.
+
+    `epoch` is the last one, `pruned` the number of hosts whose ledger begins after a snapshot.
+    """
 
     seed: int
     violation: str | None
@@ -42,6 +45,8 @@ class Outcome:
     view_max: int
     virtual_ms: int
     rejected: dict[str, int]
+    epoch: int = 0
+    pruned: int = 0
     trace: list[str] = field(default_factory=list)
     strikes: tuple[Strike, ...] = ()
 
@@ -82,6 +87,8 @@ def trial(
         view_max=world.view_max,
         virtual_ms=world.clock.now_ms,
         rejected=dict(world.rejected),
+        epoch=world.history.epoch,
+        pruned=sum(host.disk.base is not None for host in world.hosts.values()),
         trace=world.trace.lines if world.trace else [],
         strikes=tuple(faults.struck),
     )

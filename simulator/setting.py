@@ -10,7 +10,7 @@ from atoll.protocol.errors import ConfigError
 from atoll.protocol.ids import PeerId
 from atoll.protocol.keys import Key
 from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, RoundRules, SignedManifest, sign
-from atoll.protocol.roster import liars_max
+from atoll.protocol.roster import VOTERS_MAX, liars_max
 from atoll.simulator.content import NUMEL, initial_state
 from atoll.simulator.traps import MOMENTS, TWO_STAGES
 
@@ -32,6 +32,8 @@ FAULTS = (
     "suspect",
     "churn",
     "burst",
+    "pause",
+    "doom",
 )
 PEERS_MAX = 4097
 ROUNDS_MAX = 10_000
@@ -44,6 +46,7 @@ MODES = {
     "sparse-streaming": (4, True, "sparse"),
 }
 """How updates are exchanged: fragments, whether training runs 1 to 3 rounds ahead, and the exchange."""
+FEW, SMALL_PEERS_MAX, SNAPSHOT_ROUNDS = 3, 64, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,9 @@ class Setting:
     """`peers` workers, and one witness on top: the coordinator. `rounds` outer updates under faults.
 
     Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule. `mode` is
-    one of MODES, or empty: then the seed chooses. Of the workers, `liars` lie: how is in `liars.py`, and
-    `lies` chooses among the kinds.
+    one of MODES, or empty: then the seed chooses. So it does where `voters` (how many vote at most) or
+    `snapshots` (every how many rounds there is one) are 0. Of the workers, `liars` lie: how is in `liars.py`,
+    and `lies` chooses among the kinds.
     """
 
     peers: int
@@ -60,6 +64,8 @@ class Setting:
     faults: frozenset[str] = frozenset()
     moments: tuple[str, ...] = tuple(MOMENTS)
     mode: str = ""
+    voters: int = 0
+    snapshots: int = 0
     votes: str = "majority"
     liars: int = 0
     lies: tuple[str, ...] = ()
@@ -67,6 +73,15 @@ class Setting:
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
         return self.mode or tuple(MODES)[seed % len(MODES)]
+
+    def voters_of(self, seed: int) -> int:
+        """Every third seed has a committee smaller than most memberships."""
+        small = seed % 3 == 1 and self.peers <= SMALL_PEERS_MAX
+        return self.voters or (FEW + seed // 3 % 3 if small else VOTERS_MAX)
+
+    def snapshots_of(self, seed: int) -> int:
+        """Three of seven seeds prune their ledgers within a trial."""
+        return self.snapshots or (FEW + seed % 7 if seed % 7 < 3 else SNAPSHOT_ROUNDS)
 
     def certifies(self, votes: int, members: int) -> bool:
         """Whether so many are a majority, or more than two thirds: worked out here again."""
@@ -96,7 +111,7 @@ def setting(
         right = "--votes two-thirds" if votes == "majority" else f"at most {most} of {peers + 1} members"
         raise ConfigError(f"liars = {liars}", "simulate network", right)
     moments = (*MOMENTS, *TWO_STAGES) if votes == "two-thirds" else tuple(MOMENTS)
-    return Setting(peers, rounds, faults_of(faults), moments, mode, votes, liars)
+    return Setting(peers, rounds, faults_of(faults), moments, mode, votes=votes, liars=liars)
 
 
 def faults_of(text: str) -> frozenset[str]:
@@ -119,6 +134,9 @@ def faults_of(text: str) -> frozenset[str]:
 @cache
 def _authority() -> Key:
     return Key(b"simulated authority, no secret!!")
+
+
+AUTHORITY = _authority().peer
 
 
 FURTHER_UPDATES = 2
@@ -144,6 +162,8 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         fragments=fragments,
         overlap=1 + seed % (fragments - 1) if streaming else 0,
         exchange=exchange,
+        voters_max=chosen.voters_of(seed),
+        snapshot_rounds=chosen.snapshots_of(seed),
         votes=chosen.votes,
     )
 
@@ -156,7 +176,7 @@ def manifest_of(seed: int, chosen: Setting, witness: PeerId, workers: tuple[Peer
     return sign(
         Manifest(
             name=f"simulation {seed}",
-            authority=_authority().peer,
+            authority=AUTHORITY,
             numel=NUMEL,
             anchor_blobs=initial_state(round_rules.fragments),
             assignment=Assignment(STEPS, TOKENS),

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from atoll.protocol import events as e
+from atoll.simulator.operator import Operator
 from atoll.simulator.strikes import Strike
 from atoll.simulator.traps import EFFECTS, Trap
 
@@ -66,6 +67,22 @@ def _finish(world: World, hit: Strike) -> None:
     for victim in _victims(world, hit):
         world.note(victim.name, f"is asked to finish{' now' if now else ''}")
         victim.act(victim.life, victim.take, e.Finish(bool(now)))
+
+
+def _pause(world: World, hit: Strike) -> None:
+    (for_ms,) = hit.numbers
+    for victim in _victims(world, hit):
+        world.note(victim.name, f"rests for {for_ms} ms")
+        victim.pause(on=True)
+        world.clock.later(for_ms, victim.pause, False)
+
+
+def _operator(world: World, hit: Strike) -> None:
+    """From now on somebody watches over the run."""
+    (patience_ms,) = hit.numbers
+    if world.operator is None:
+        world.operator = Operator(world, patience_ms)
+        world.operator.look()
 
 
 def _full(world: World, hit: Strike) -> None:
@@ -157,6 +174,8 @@ _STRIKES: dict[str, Callable[[World, Strike], None]] = {
     "wipe": _wipe,
     "join": _join,
     "finish": _finish,
+    "pause": _pause,
+    "operator": _operator,
     "full": _full,
     "corrupt": _corrupt,
     "freeze": _freeze,

@@ -112,6 +112,8 @@ class Trace:
                 return f"[{rounds}] height {message.height}"
             case m.Offer():
                 return f"{message.tokens} tokens{' leaving' if message.leaving else ''}"
+            case m.Join():
+                return message.role.name.lower()
             case m.State():
                 return message.anchor[:8]
             case m.Waiting() | m.Refuse() | m.Leave():

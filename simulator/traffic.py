@@ -32,4 +32,4 @@ class Traffic:
 
     @property
     def bytes(self) -> int:
-        return sum(sent * measured // sample for sent, measured, sample, _ in self.kinds.values())
+        return sum(sent * measured // max(1, sample) for sent, measured, sample, _ in self.kinds.values())

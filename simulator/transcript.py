@@ -24,7 +24,8 @@ LINES_MAX = 400
 FILE_BYTES_MAX = 16 << 20
 _MATTERS = re.compile(
     r"COMMIT|persist|-> .* (Propose|Promise|Prepare|Vote|Cut) |rejects|lost |apply|load|end:|"
-    r"^ *\d+ +\S* ?(dies|is back|freezes|falls|loses|finds|has |is |cannot|gets bad|cut off|a cut|the faults)"
+    r"^ *\d+ +\S* ?(dies|is back|freezes|falls|loses|finds|rests|has |is |cannot|gets bad|cut off|a cut|"
+    r"the faults)"
 )
 
 

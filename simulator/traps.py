@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from atoll.protocol import actions as a
 from atoll.protocol import messages as m
+from atoll.protocol.roster import majority
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host
@@ -84,7 +85,7 @@ def _late(trap: Trap, world: World, host: Host, rest: a.Action) -> None:
     A write that takes so long holds up all that comes after it.
     """
     if isinstance(rest, a.Send):
-        world.sent(host, rest.to, rest.message)
+        world.sent(host, rest)
         for receiver in rest.to:
             world.clock.later(trap.for_ms, host.bring, receiver, rest)
     else:
@@ -92,9 +93,21 @@ def _late(trap: Trap, world: World, host: Host, rest: a.Action) -> None:
         host.go_on_with(rest)
 
 
+def _doom(trap: Trap, world: World, host: Host, rest: a.Action) -> None:
+    """It is lost, and with it as many members as make a majority; the witness is back first."""
+    members, _ = world.in_progress()
+    order = [host, *(world.hosts[member.peer] for member in members if member.peer != host.id)]
+    _crash(trap, world, host, rest)
+    for lost in order[1 : majority(len(members))]:
+        if lost.alive:
+            lost.crash()
+            world.clock.later(trap.for_ms // (3 if lost.name == "w" else 1), world.revive, lost)
+
+
 EFFECTS: dict[str, Callable[[Trap, World, Host, a.Action], None]] = {
     "crash": _crash,
     "frost": _frost,
     "cut": _cut,
     "late": _late,
+    "doom": _doom,
 }

@@ -10,16 +10,18 @@ from zlib import crc32
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
-from atoll.protocol.commits import Body, Commit
+from atoll.protocol.commits import Commit, Kind, Snapshot
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.roster import Member, Role, committee
 from atoll.simulator.clock import Clock
 from atoll.simulator.content import Contribution
+from atoll.simulator.history import History
 from atoll.simulator.host import Host
 from atoll.simulator.liars import Liar, kinds_of
 from atoll.simulator.links import Cut, Links
-from atoll.simulator.setting import Setting, manifest_of
-from atoll.simulator.signing import key_ring
+from atoll.simulator.operator import Operator
+from atoll.simulator.setting import AUTHORITY, Setting, manifest_of
+from atoll.simulator.signing import SimulatedSigner, key_ring
 from atoll.simulator.trace import Trace
 from atoll.simulator.traffic import Traffic
 from atoll.simulator.traps import Trap
@@ -42,14 +44,17 @@ class World:
         self.ring = key_ring(seed, 1 + chosen.peers + chosen.joining_later)
         ids = list(self.ring.secrets)
         self.signed = manifest_of(seed, chosen, ids[0], tuple(ids[1:]))
+        self.ring.add(AUTHORITY)
+        self.authority = SimulatedSigner(AUTHORITY, self.ring)
         self.trace = Trace(self) if traced else None
         self.traffic = Traffic()
         self.rejected: Counter[str] = Counter()
         self.traps: list[Trap] = []
         self.means: dict[Digest, a.Aggregate] = {}
         self.contributions: dict[tuple[PeerId, int], list[Contribution]] = {}
-        self.chain: list[Commit] = []
+        self.history = History(self.signed.run_id)
         self.updates = 0
+        self.operator: Operator | None = None
         self.view_max = 0
         self._watch(watchers)
         self.hosts = {ids[0]: Host(self, "w", ids[0], Role.WITNESS)}
@@ -69,6 +74,7 @@ class World:
             watcher.world = self
         self._on_commit = [w.on_commit for w in watchers if hasattr(w, "on_commit")]
         self._on_state = [w.on_state for w in watchers if hasattr(w, "on_state")]
+        self._on_rebase = [w.on_rebase for w in watchers if hasattr(w, "on_rebase")]
         self._on_send = [w.on_send for w in watchers if hasattr(w, "on_send")]
 
     def boot(self) -> None:
@@ -98,18 +104,24 @@ class World:
 
     # ---- who there is ---------------------------------------------------------------------------
 
-    def members(self, round_: int) -> tuple[Member, ...]:
-        """The members of a round, by the commits seen so far anywhere."""
-        return self.signed.genesis.members if round_ == 1 else self.chain[round_ - 2].body.members
+    def members(self, round_: int, epoch: int | None = None) -> tuple[Member, ...]:
+        """The members of a round, by the commits seen so far anywhere; of the newest epoch, unless said."""
+        chain = self.history.chain if epoch is None else self.history.chains[epoch]
+        return self.signed.genesis.members if round_ == 1 else chain[round_ - 2].body.members
 
-    def voters(self, round_: int) -> tuple[PeerId, ...]:
+    def voters(self, round_: int, epoch: int | None = None) -> tuple[PeerId, ...]:
         """Who of them votes."""
-        parent = self.chain[round_ - 2].body.digest if round_ > 1 else self.signed.run_id
-        return committee(self.members(round_), parent, self.signed.manifest.rounds.committee_max)
+        chain = self.history.chain if epoch is None else self.history.chains[epoch]
+        parent = chain[round_ - 2].body.digest if round_ > 1 else self.signed.run_id
+        return committee(self.members(round_, epoch), parent, self.signed.manifest.rounds.committee_max)
 
     @property
     def height(self) -> int:
-        return len(self.chain)
+        return len(self.history.chain)
+
+    def in_progress(self) -> tuple[tuple[Member, ...], tuple[PeerId, ...]]:
+        """The members of the round that comes next in the newest epoch, and who of them votes."""
+        return self.members(self.height + 1), self.voters(self.height + 1)
 
     @property
     def alive(self) -> list[Host]:
@@ -139,7 +151,7 @@ class World:
         """Who leads in the eyes of the peer that is furthest."""
         ahead = max(
             (host.peer for host in self.alive if host.peer is not None),
-            key=lambda peer: (peer.ledger.height, peer.view),
+            key=lambda peer: (peer.ledger.epoch, peer.ledger.height, peer.view),
             default=None,
         )
         return self.hosts.get(ahead.leader) if ahead is not None else None
@@ -179,12 +191,12 @@ class World:
         self.links.cuts = tuple(cut for cut in self.links.cuts if cut not in cuts)
         self.note("", f"a cut heals, {len(self.links.cuts)} are left")
 
-    def sent(self, host: Host, receivers: tuple[PeerId, ...], message: Any) -> None:
+    def sent(self, host: Host, action: a.Send) -> None:
         if host.lies:
             return
-        self.traffic.count(message, len(receivers))
+        self.traffic.count(action.message, len(action.to))
         for see in self._on_send:
-            see(host, receivers, message)
+            see(host, action)
 
     def encoded(self, host: Host, done: Contribution) -> None:
         self.contributions.setdefault((host.id, done.round), []).append(done)
@@ -194,6 +206,11 @@ class World:
         for see in self._on_state if not host.lies else ():
             see(host, state)
 
+    def rebased(self, host: Host, snapshot: Snapshot) -> None:
+        """A peer's ledger begins after this snapshot from now on."""
+        for see in self._on_rebase if not host.lies else ():
+            see(host, snapshot)
+
     def committed(self, host: Host, commit: Commit) -> None:
         """A peer takes a commit into its ledger. The watchers see it before it becomes part of the chain."""
         if host.lies:
@@ -201,10 +218,9 @@ class World:
         self.clock.news = True
         for see in self._on_commit:
             see(host, commit)
-        if commit.body.round == len(self.chain) + 1:
-            self.chain.append(commit)
-            self.updates += bool(commit.body.contributors)
+        if self.history.add(commit):
             self.view_max = max(self.view_max, commit.view)
-
-    def body_of(self, round_: int) -> Body | None:
-        return self.chain[round_ - 1].body if round_ <= len(self.chain) else None
+            if commit.body.kind is Kind.RECOVERY:
+                self.updates = sum(bool(one.body.contributors) for one in self.history.chain)
+            elif commit.body.epoch == self.history.epoch:
+                self.updates += bool(commit.body.contributors)

@@ -59,7 +59,9 @@ def _rewind(peer: Peer, round_: int) -> None:
     """A recovery took the place of commits that this peer had: so did the state that they led to."""
     peer.out.append(a.Persist(a.Rewound(round_)))
     peer.catchup.rewound(round_)
-    peer.sealed = None
+    peer.sealed = peer.early_seal = None
+    if not peer.finishing:
+        peer.ended = None  # a run that was complete goes on, as its last updates are history no more
     _give_up_work(peer)
 
 

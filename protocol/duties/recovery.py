@@ -75,10 +75,16 @@ def seal(peer: Peer, height_before: int) -> None:
 
 
 def on_seal(peer: Peer, sender: PeerId, said: m.Seal) -> None:
-    """The authority's signature under a snapshot that this peer can make itself."""
-    if said.at > peer.ledger.height:
+    """The authority's signature under a snapshot that this peer can make itself.
+
+    One at a time: where snapshots come faster than they may be used, the next would else take the place of
+    each before it is.
+    """
+    if said.at > peer.ledger.height and peer.early_seal is None:
         peer.early_seal = (sender, said)  # of a commit that is on its way here
     if not peer.ledger.begin < said.at <= peer.ledger.height or peer.config.authority is not None:
+        return
+    if peer.sealed is not None:
         return
     snapshot = dataclasses.replace(peer.ledger.snapshot(said.at), signature=said.signature)
     try:

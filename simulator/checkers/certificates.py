@@ -1,13 +1,13 @@
-"""Every commit that a peer takes carries valid votes of a majority of the members of its round.
+"""Every commit carries valid votes of a majority of its round's voters; a recovery, the authority's alone.
 
-Members, majority and votes are worked out here again, from the chain that all peers were seen to take.
+Voters, majority and votes are worked out here again, from the chain that all peers were seen to take.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atoll.protocol.commits import Commit, vote_message
+from atoll.protocol.commits import Commit, Kind, vote_message
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host
@@ -26,13 +26,19 @@ class Certificates:
             return
         self.checked[id(commit)] = commit
         body, world = commit.body, self.world
-        members = set(world.voters(body.round))
         message = vote_message(world.signed.run_id, body.round, commit.view, body.digest)
         valid = {peer for peer, signature in commit.votes if world.ring.verify(peer, message, signature)}
         world.require(
             len(valid) == len(commit.votes), f"a vote of commit {body.round} is invalid or repeated"
         )
-        world.require(valid <= members, f"a vote of commit {body.round} is of no member")
+        if body.kind is Kind.RECOVERY:
+            world.require(
+                valid == {world.authority.peer},
+                f"recovery {body.round} at {host.name} is not the authority's",
+            )
+            return
+        members = set(world.voters(body.round, body.epoch))
+        world.require(valid <= members, f"a vote of commit {body.round} is of no voter")
         world.require(
             world.setting.certifies(len(valid), len(members)),
             f"{len(valid)} votes for commit {body.round} at {host.name} are no majority of {len(members)}",

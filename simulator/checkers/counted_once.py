@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from atoll.protocol.actions import Send
 from atoll.protocol.commits import Body, Commit, Kind
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.messages import Propose
@@ -18,19 +19,23 @@ class CountedOnce:
     world: World
 
     def __init__(self) -> None:
-        self.checked = 0
+        self.checked: set[Digest] = set()
         self.honest: set[Digest] = set()
 
-    def on_send(self, host: Host, receivers: tuple[PeerId, ...], message: Any) -> None:
+    def on_send(self, host: Host, action: Send) -> None:
         """Bodies that an honest leader made: a lone liar cannot slip another sum into these."""
+        message = action.message
         if isinstance(message, Propose) and not (message.justification and message.justification.certificate):
             self.honest.add(message.body.digest)
 
     def on_commit(self, host: Host, commit: Commit) -> None:
         body = commit.body
-        if body.round <= self.checked:
+        if body.digest in self.checked:
             return
-        self.checked = body.round
+        self.checked.add(body.digest)
+        if body.kind is Kind.RECOVERY:
+            self.world.require(not body.contributors, f"recovery {body.round} has contributors")
+            return
         peers = [contributor.peer for contributor in body.contributors]
         self.world.require(
             len(peers) == len(set(peers)), f"a contributor counts twice in commit {body.round}"
@@ -53,7 +58,7 @@ class CountedOnce:
     def _clamped(self, body: Body) -> None:
         """What liars cannot get past honest voters; how many tokens one really saw, only that one knows."""
         world = self.world
-        members = {m.peer: m for m in world.members(body.round)}
+        members = {m.peer: m for m in body.before}
         for c in body.contributors:
             member = members.get(c.peer)
             may = member is not None and member.role is Role.WORKER and member.weight_from <= body.round
@@ -65,7 +70,9 @@ class CountedOnce:
     def _weights(self, body: Body) -> None:
         world = self.world
         may = {
-            m.peer for m in world.members(body.round) if m.role is Role.WORKER and m.weight_from <= body.round
+            member.peer
+            for member in world.members(body.round, body.epoch)
+            if member.role is Role.WORKER and member.weight_from <= body.round
         }
         assigned = world.signed.manifest.assignment.tokens
         for c in body.contributors:

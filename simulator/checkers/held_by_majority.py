@@ -1,4 +1,4 @@
-"""When an update is committed for the first time anywhere, a majority of the members of its round hold it.
+"""When an update is committed for the first time anywhere, a majority of its round's voters hold it.
 
 Held means on a disk, or in the memory of a living process. So whoever dies next, the update is not lost.
 """
@@ -19,9 +19,9 @@ class HeldByMajority:
 
     def on_commit(self, host: Host, commit: Commit) -> None:
         body, world = commit.body, self.world
-        if body.round <= world.height:
+        if not body.blobs or world.history.knows(commit):
             return
-        members = [world.hosts[voter] for voter in world.voters(body.round)]
+        members = [world.hosts[voter] for voter in world.voters(body.round, body.epoch)]
         for ref in body.blobs:
             holders = sum(member.has(ref.digest) for member in members if not member.lies)
             liars = sum(member.lies for member in members)

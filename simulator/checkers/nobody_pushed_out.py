@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atoll.protocol.commits import Commit
-from atoll.protocol.ids import PeerId
+from atoll.protocol.commits import Commit, Kind
+from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.roster import liars_max
 
 if TYPE_CHECKING:
@@ -20,27 +20,26 @@ class NobodyPushedOut:
     world: World
 
     def __init__(self) -> None:
-        self.checked = 0
-        self.banned: set[PeerId] = set()
+        self.banned: dict[Digest, frozenset[PeerId]] = {}
 
     def on_commit(self, host: Host, commit: Commit) -> None:
         body, world = commit.body, self.world
-        if world.setting.votes == "majority" or body.round <= self.checked:
+        if world.setting.votes == "majority" or body.digest in self.banned:
             return
-        self.checked = body.round
-        for evidence in body.evidence:
-            culprit = world.hosts[evidence.peer]
+        for culprit in (world.hosts[peer] for peer in body.convicted):
             world.require(culprit.lies, f"{culprit.name} is banned by commit {body.round}, and is honest")
-            self.banned.add(evidence.peer)
+        banned = self.banned[body.digest] = self.banned.get(body.parent, frozenset()) | body.convicted
+        if body.kind is Kind.RECOVERY:
+            return
         next_peers = {member.peer for member in body.members}
         leaving = {farewell.peer for farewell in body.farewells}
-        members = world.members(body.round)
+        members = body.before
         for member in members:
             silent = member.missed > liars_max(len(members))
             world.require(
-                member.peer in next_peers | leaving | self.banned or silent,
+                member.peer in next_peers | leaving | banned or silent,
                 f"{world.hosts[member.peer].name} is pushed out by commit {body.round}",
             )
         for peer in next_peers.difference(member.peer for member in members):
-            here = world.hosts[peer].life > 0 and peer not in self.banned
+            here = world.hosts[peer].life > 0 and peer not in banned
             world.require(here, f"{world.hosts[peer].name} never asked for commit {body.round} to let it in")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from atoll.protocol.commits import Commit, Kind
 from atoll.protocol.fragments import start_digest
+from atoll.protocol.ids import Digest
 from atoll.simulator import content
 from atoll.simulator.checkers.counted_once import pieces
 
@@ -20,20 +21,21 @@ if TYPE_CHECKING:
 
 
 class RightStart:
-    """Follows the chain with a state of its own."""
+    """Follows each chain with states of its own."""
 
     world: World
 
     def __init__(self) -> None:
-        self.state: StateLoaded | None = None
-        self.checked = 0
+        self.states: dict[Digest, StateLoaded] = {}
 
     def on_commit(self, host: Host, commit: Commit) -> None:
         body, manifest = commit.body, self.world.signed.manifest
-        if body.round != self.checked + 1:
+        if body.digest in self.states:
             return
-        self.checked = body.round
-        state = self.state or content.initial(manifest)
+        state = self.states.get(body.parent) or content.initial(manifest)
+        self.states[body.digest] = state
+        if body.kind is Kind.RECOVERY:
+            return
         right = body.round % manifest.rounds.fragments
         self.world.require(
             body.fragment == right,
@@ -53,4 +55,4 @@ class RightStart:
                 starts == {start},
                 f"the contribution of {peer[-8:]} to update {body.round} started from an older fragment",
             )
-        self.state = content.stepped(state, body, manifest.rounds.fragments)
+        self.states[body.digest] = content.stepped(state, body, manifest.rounds.fragments)

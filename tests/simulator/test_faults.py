@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from atoll.protocol import actions as a
+from atoll.protocol.commits import Kind
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.ids import digest_of
 from atoll.simulator.clock import Clock
@@ -40,7 +42,7 @@ def test_transfers_share_a_host() -> None:
 
 
 def test_only_the_last_write_can_be_torn() -> None:
-    disk, commit = Disk(), object()
+    disk, commit = Disk(), SimpleNamespace(body=SimpleNamespace(kind=Kind.SKIP))
     disk.write(a.Committed(commit))  # type: ignore[arg-type]
     disk.write(a.Promised(2, 1))
     assert not disk.tear()
@@ -75,13 +77,14 @@ def test_a_strike_comes_before_all_else_of_its_millisecond() -> None:
 
 
 def test_every_kind_strikes_within_some_seeds() -> None:
-    groups = ("crash,wipe,torn,full", "corrupt,freeze,partition,lag", "suspect,churn,burst")
+    groups = ("crash,wipe,torn,full", "corrupt,freeze,partition,lag", "suspect,churn,burst", "pause,doom")
     rest = ",".join(kind for kind in FAULTS if not any(kind in group.split(",") for group in groups))
     struck: set[str] = set()
     for group in groups:
         for seed in range(4):
             struck.update(hit.kind for hit in trial(seed, setting(6, 8, f"{group},{rest}")).strikes)
     wanted = {"crash", "torn", "wipe", "full", "corrupt", "freeze", "cut", "lag", "suspect", "join", "finish"}
+    wanted |= {"pause", "operator"}
     assert wanted | {"loss", "twice", "reorder", "slow", "bandwidth", "skew"} <= struck
     assert all(map(known, struck))
 
@@ -93,6 +96,7 @@ def test_every_kind_strikes_within_some_seeds() -> None:
         (Strike(9_000, "full", ("p1",), (), (6_000,)), "p1 cannot write"),
         (Strike(9_000, "suspect", ("p1",), ("w", "p2")), "lost p1"),
         (Strike(9_000, "trap-cut", (), (), (500, 3_000), "vote"), "falls into the trap 'vote' (cut)"),
+        (Strike(9_000, "pause", ("p1",), (), (8_000,)), " paused"),
         (Strike(9_000, "trap-late", (), (), (0, 6_000), "propose"), "falls into the trap 'propose' (late)"),
     ],
 )

@@ -13,9 +13,9 @@ from atoll.protocol import catchup, ledger, peer, terms
 from atoll.protocol import messages as m
 from atoll.protocol.actions import Accepted, Apply, Encode, Promised, Proposed, Train
 from atoll.protocol.catchup import Catchup
-from atoll.protocol.commits import Body, Contributor, Kind, vote_message
-from atoll.protocol.duties import chain, leader, rounds, voter, worker
-from atoll.protocol.events import StateLoaded
+from atoll.protocol.commits import Body, Contributor, Kind, Snapshot, vote_message
+from atoll.protocol.duties import chain, leader, recovery, rounds, voter, worker
+from atoll.protocol.events import Recover, StateLoaded
 from atoll.protocol.fragments import start_digest
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.leading import Leading
@@ -31,9 +31,9 @@ from atoll.simulator.setting import setting
 SEEDS = 60
 
 
-def findings(what: str, faults: str, moments: tuple[str, ...] = (), peers: int = 4, mode: str = "") -> str:
+def findings(what: str, faults: str, moments: tuple[str, ...] = (), peers: int = 4, **more: Any) -> str:
     """What the first seed that fails has to say, or an assertion that none of the seeds did."""
-    chosen = setting(peers, 6, faults, mode)
+    chosen = dataclasses.replace(setting(peers, 6, faults), **more)
     if moments:
         chosen = dataclasses.replace(chosen, moments=moments)
     for seed in range(SEEDS):
@@ -99,21 +99,21 @@ def test_a_new_leader_that_forgets_the_accepted_body(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("record", "moments"),
+    ("record", "faults", "moments"),
     [
-        (Accepted, ("vote", "promise")),
-        (Promised, ("vote", "promise")),
-        (Proposed, ("propose",)),
+        (Accepted, "crash", ("vote", "promise")),
+        (Promised, "crash,lag", ("propose", "promise")),
+        (Proposed, "crash", ("propose",)),
     ],
 )
 def test_a_record_that_is_not_on_disk_before_it_is_sent(
-    record: type, moments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    record: type, faults: str, moments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = Disk.write
     monkeypatch.setattr(
         Disk, "write", lambda disk, one: None if isinstance(one, record) else write(disk, one)
     )
-    found = findings("", "crash", moments, peers=2)
+    found = findings("", faults, moments, peers=2)
     assert any(words in found for words in ("after promising", "hides what it accepted", "two")), found
 
 
@@ -142,7 +142,7 @@ def test_a_promise_that_counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_members_that_are_never_found_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a lease the dead stay members, until they are a majority."""
-    monkeypatch.setattr(leader, "_here", lambda one: {*one.terms.voters})
+    monkeypatch.setattr(leader, "_heard", lambda one, members: {*members})
     findings("gone for good", "wipe")
 
 
@@ -167,7 +167,9 @@ def test_a_contribution_that_counts_twice(monkeypatch: pytest.MonkeyPatch) -> No
 
     def twice(lead: Leading, *what: Any) -> Body:
         body = make(lead, *what)
-        return dataclasses.replace(body, contributors=(*body.contributors, *body.contributors[:1]))
+        double = dataclasses.replace(body, contributors=(*body.contributors, *body.contributors[:1]))
+        double.__dict__["encoded"] = body.encoded + b"twice"  # the wire has no words for it
+        return double
 
     monkeypatch.setattr(Leading, "make_body", twice)
     monkeypatch.setattr(terms, "contributors_objection", lambda *what: None)
@@ -201,10 +203,10 @@ def test_one_machine_that_computes_other_bits(monkeypatch: pytest.MonkeyPatch) -
     """As faulty memory or a fused multiply-add would."""
     apply = Host._applied
 
-    def other_bits(machine: Host, state: StateLoaded, action: Apply) -> None:
+    def other_bits(machine: Host, state: StateLoaded, *what: Any) -> None:
         if machine.name == "p1":
             state = dataclasses.replace(state, blobs=state.blobs[::-1])
-        apply(machine, state, action)
+        apply(machine, state, *what)
 
     monkeypatch.setattr(Host, "_applied", other_bits)
     findings("anchors differ: p1", "none")
@@ -315,8 +317,8 @@ def test_a_round_that_is_for_another_fragment(monkeypatch: pytest.MonkeyPatch) -
 def test_work_that_is_settled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Working, "settle", lambda self, round_: round_ in self.work)
 
-    def adopt_again(one: Peer, first: ledger.Commit, tell: Any) -> None:
-        move_on(one, one.ledger.commit(max(1, first.body.round - 1)), tell)
+    def adopt_again(one: Peer, height: int, first: ledger.Commit, tell: Any) -> None:
+        move_on(one, height, one.ledger.commit(max(one.ledger.begin + 1, first.body.round - 1)), tell)
 
     move_on = chain._move_on
     monkeypatch.setattr(chain, "_move_on", adopt_again)
@@ -327,10 +329,10 @@ def test_work_ahead_that_is_never_settled(monkeypatch: pytest.MonkeyPatch) -> No
     """Only what was done for the first of several commits is: enough without overlap."""
     move_on = chain._move_on
 
-    def only_first(one: Peer, first: ledger.Commit, tell: Any) -> None:
+    def only_first(one: Peer, height: int, first: ledger.Commit, tell: Any) -> None:
         for round_ in range(first.body.round + 1, one.ledger.height + 1):
             one.working.settle(round_)
-        move_on(one, first, tell)
+        move_on(one, height, first, tell)
 
     monkeypatch.setattr(chain, "_move_on", only_first)
     findings("never heard what became of", "partition,freeze,loss", mode="streaming")
@@ -344,3 +346,73 @@ def test_a_sparse_contribution_that_lives_in_memory_only(monkeypatch: pytest.Mon
 
     monkeypatch.setitem(host._PERFORM, Encode, encode_in_memory)
     findings("but held by", "crash", ("vote",), mode="sparse", peers=2)
+
+
+# ---- epochs, snapshots, committees --------------------------------------------------------------
+
+
+def test_a_recovery_that_is_taken_whatever_its_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then one that is heard again, or an older one, takes back what followed."""
+
+    def replaces(book: Ledger, commit: ledger.Commit) -> bool:
+        return commit.body.kind is Kind.RECOVERY and book.begin < commit.body.round
+
+    monkeypatch.setattr(Ledger, "replaces", replaces)
+    monkeypatch.setattr(Ledger, "_check_recovery", lambda *what: None)
+    findings("into its ledger of", "doom,loss", peers=5)
+
+
+def test_a_recovery_that_another_than_the_authority_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def recover_alone(one: Peer) -> None:
+        own = dataclasses.replace(one.config, authority=one.signer)
+        if one.config.authority is None and one.view:
+            one.config, usual = own, one.config
+            recovery.on_recover(one, Recover())
+            one.config = usual
+
+    monkeypatch.setattr(Ledger, "_check_recovery", lambda *what: None)
+    _on(monkeypatch, "deadline", recover_alone)
+    findings("is not the authority's", "partition,crash")
+
+
+def test_a_majority_of_all_members_where_a_committee_votes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Votes of members that are not in the committee count."""
+    everybody = property(lambda self: self.peers)
+    monkeypatch.setattr(terms.Terms, "voters", everybody)
+    monkeypatch.setattr(Ledger, "voters", lambda self, round_: {m.peer for m in self.members_of(round_)})
+    findings("is of no voter", "none", peers=6, voters=3)
+
+
+def test_a_ledger_that_is_cut_on_anybodys_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    seal = recovery.seal
+
+    def seal_as_well(one: Peer, height: int) -> None:
+        seal(one, height)
+        if one.ledger.height % 3 == 0 and one.ledger.height > one.ledger.begin:
+            message = one.ledger.snapshot(one.ledger.height).message(one.terms.run_id)
+            said = m.Seal(one.round, one.ledger.height, one.signer.sign(message))
+            one.post([(one.terms.peers, said)])
+
+    monkeypatch.setattr(recovery, "seal", seal_as_well)
+    monkeypatch.setattr(Ledger, "check_snapshot", lambda *what: None)
+    findings("is not signed by the authority", "none")
+
+
+def test_a_snapshot_that_counts_other_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = Ledger.snapshot
+
+    def miscounted(book: Ledger, round_: int) -> Snapshot:
+        return dataclasses.replace(usual(book, round_), updates=round_)
+
+    monkeypatch.setattr(Ledger, "snapshot", miscounted)
+    findings("updates, not", "none", snapshots=3)
+
+
+def test_a_state_that_outlives_its_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who had a commit that a recovery took back goes on from the state that it led to."""
+
+    def keep_the_state(one: Catchup, round_: int) -> None:
+        one.applying, one.loading = 0, None
+
+    monkeypatch.setattr(Catchup, "rewound", keep_the_state)
+    findings("", "doom", ("commits", "write committed"), peers=5)

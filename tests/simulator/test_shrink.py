@@ -25,8 +25,8 @@ def forget_what_was_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def failing_seed(peers: int, rounds: int, faults: str) -> int:
     chosen = setting(peers, rounds, faults)
-    outcomes = (trial(seed, chosen) for seed in range(60))
-    return next(o.seed for o in outcomes if "two histories" in (o.violation or "") and len(o.strikes) > 4)
+    outcomes = (trial(seed, chosen) for seed in range(200))
+    return next(o.seed for o in outcomes if "two histories" in (o.violation or "") and len(o.strikes) > 1)
 
 
 def test_a_failure_shrinks_and_still_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -64,8 +64,9 @@ def test_the_command_shrinks_and_replays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forget_what_was_accepted(monkeypatch)
-    seed, path = failing_seed(4, 4, "crash,partition"), tmp_path / "case.txt"
-    command = ["simulate", "network", "--peers", "4", "--rounds", "4", "--faults", "crash,partition"]
+    faults, path = "crash,partition,suspect,lag,twice,skew", tmp_path / "case.txt"
+    seed = failing_seed(5, 6, faults)
+    command = ["simulate", "network", "--peers", "5", "--rounds", "6", "--faults", faults]
     command += ["--seeds", f"{seed}:{seed + 1}", "--shrink", str(path)]
     assert boundary.run(lambda: app(command, prog_name="atoll", standalone_mode=False)) == 1
     assert f"--replay {path}" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def test_one_json_object_and_nothing_else(capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr()
     report = json.loads(said.out)
     assert (report["seeds"], report["violations"], report["stuck"], report["failures"]) == (3, 0, 0, [])
-    assert report["updates"] == 3 * 5
+    assert report["updates"] >= 3 * 5
     assert 1 < report["messages_per_peer_round"] < 200
     assert 100 < report["control_bytes_per_peer_round"] < 1_000_000
     assert report["events_per_s"] > 0

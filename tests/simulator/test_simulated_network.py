@@ -53,13 +53,31 @@ def test_all_faults_at_once_break_nothing() -> None:
     assert report["view_max"] > 1, "leaders must be replaced for take-overs to be tested"
 
 
+def test_a_run_outlives_its_majority() -> None:
+    """Lost at once, it comes back to a later epoch; ledgers are pruned, and small committees vote."""
+    chosen = setting(5, 6, "doom,churn")
+    outcomes = [trial(seed, chosen) for seed in range(2 * SEEDS)]
+    bad = [(o.seed, o.violation or o.stuck) for o in outcomes if o.violation or o.stuck]
+    assert bad == []
+    assert sum(outcome.epoch > 0 for outcome in outcomes) >= SEEDS // 4
+    assert sum(outcome.pruned > 1 for outcome in outcomes) >= SEEDS // 4
+
+
+def test_the_seed_chooses_how_many_vote_and_when_there_are_snapshots() -> None:
+    chosen = [rules(seed, Setting(5, 4)) for seed in range(42)]
+    assert {one.voters_max for one in chosen} == {3, 4, 5, 64}
+    assert {one.snapshot_rounds for one in chosen} == {3, 4, 5, 256}
+    fixed = rules(0, Setting(5, 4, voters=4, snapshots=7))
+    assert (fixed.voters_max, fixed.snapshot_rounds) == (4, 7)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_every_way_of_exchanging_bears_all_faults(mode: str) -> None:
     chosen = setting(6, 6, "heavy", mode)
     for seed in range(100, 105):
         outcome = trial(seed, chosen)
         assert (outcome.violation, outcome.stuck) == (None, None), f"FAIL seed={seed} mode={mode}"
-        assert outcome.updates >= 8
+        assert outcome.updates >= 6
 
 
 @pytest.mark.parametrize("mode", MODES)
