@@ -44,7 +44,8 @@ from atoll.protocol.wire import messages_pb2 as wire
 BODY_BYTES_MAX = 768 << 10
 BANNED_MAX = 2 * MEMBERS_MAX
 """Nobody joins any more once as many are banned as a run may have members (proven.py)."""
-COMMITS_MAX = 256
+COMMITS_MAX, COMMITS_BYTES_MAX = 256, 256 << 10
+"""Of one message: an honest one stops before the second, but for its first commit."""
 Rosters = Callable[[Digest], "tuple[Member, ...] | None"]
 """The members of the round that follows a commit, if the reader knows it: `Ledger.members_after`."""
 

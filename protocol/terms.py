@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from atoll.protocol.commits import Body, Contributor, Kind
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.fragments import fragment_of
-from atoll.protocol.ids import Digest, PeerId, public_key_of
+from atoll.protocol.ids import Digest, PeerId, public_key_of, readable
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
 from atoll.protocol.proofs import Place
@@ -294,6 +294,8 @@ def _contributors_objection(of: Same[Terms], said: Same[Sequence[Contributor]]) 
 
 
 def _update_objection(terms: Terms, body: Body) -> str | None:
+    if any(readable(rejection.reason) != rejection.reason for rejection in body.rejected):
+        return "a reason of a rejection is no short line of text"
     if body.kind is Kind.SKIP:
         return "a skip with contributions" if body.contributors or body.blobs else None
     if body.kind is not Kind.UPDATE:

@@ -10,7 +10,7 @@ from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol import relay
 from atoll.protocol.admission import refusal
-from atoll.protocol.commits import Commit, Snapshot
+from atoll.protocol.commits import COMMITS_BYTES_MAX, Commit, Snapshot
 from atoll.protocol.duties import recovery, rounds
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import PeerId, short
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
 
 JOINERS_MAX = MEMBERS_MAX
-COMMITS_BYTES_MAX = 256 << 10
 
 
 def react(peer: Peer) -> None:

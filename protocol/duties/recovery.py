@@ -80,7 +80,8 @@ def on_seal(peer: Peer, sender: PeerId, said: m.Seal) -> None:
     One at a time: where snapshots come faster than they may be used, the next would else take the place of
     each before it is.
     """
-    if said.at > peer.ledger.height and peer.early_seal is None:
+    ahead = said.at - peer.ledger.height
+    if 0 < ahead <= peer.rules.keep_rounds and peer.early_seal is None:
         peer.early_seal = (sender, said)  # of a commit that is on its way here
     if not peer.ledger.begin < said.at <= peer.ledger.height or peer.config.authority is not None:
         return

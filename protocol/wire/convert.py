@@ -9,7 +9,10 @@ from google.protobuf.message import DecodeError
 
 from atoll.protocol import messages as m
 from atoll.protocol.commits import (
+    BODY_BYTES_MAX,
+    COMMITS_BYTES_MAX,
     COMMITS_MAX,
+    Commit,
     Contributor,
     Rosters,
     UnknownParent,
@@ -216,8 +219,10 @@ def _read_commits(round_: int, c: wire.Commits, rosters: Rosters) -> m.Commits:
         raise RemoteProtocolError(f"{len(c.commits)} commits in one message, at most {COMMITS_MAX}")
     snapshot = snapshot_from_wire(c.snapshot) if c.HasField("snapshot") else None
     known = {snapshot.head: snapshot.members} if snapshot else {}
-    commits = []
+    commits: list[Commit] = []
     for raw in c.commits:
+        if sum(len(commit.body.encoded) for commit in commits) > COMMITS_BYTES_MAX + BODY_BYTES_MAX:
+            raise RemoteProtocolError("the commits of one message unpack to more than they may")
         try:
             commit = commit_from_wire(raw, lambda parent: rosters(parent) or known.get(parent))
         except UnknownParent:
