@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from atoll.cli.boundary import PromiseBroken
 from atoll.protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from atoll.simulator.setting import Setting
 
 SEEDS_MAX = 100_000
 FAILURES_SHOWN = 10
@@ -48,6 +51,12 @@ def network(
             help="dense, fragments, streaming, sparse or sparse-streaming; if none, the seed chooses.",
         ),
     ] = "",
+    liars: Annotated[
+        int, typer.Option(metavar="N", help="Workers that lie; fewer than a third of all members.")
+    ] = 0,
+    votes: Annotated[
+        str, typer.Option(metavar="RULE", help="What certifies a commit: majority or two-thirds.")
+    ] = "majority",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Write every event of one seed to stderr.")] = False,
     shrink: Annotated[
@@ -66,23 +75,25 @@ def network(
     Every peer runs the same protocol code as a real node. While faults happen, checkers watch that there is
     one history, that anchors are equal, that each commit has the votes of a majority, each update is held by
     one, and each contribution counts once. Then the faults stop, and every peer must go on within 24
-    deadlines.
+    deadlines, and 12 more for each liar; liars never stop.
 
     Exit code 1 if any seed fails: it is named, with the command that shows every event of it.
     """
-    chosen = seeds_of(seeds)
+    from atoll.simulator.setting import setting
+
+    those, chosen = seeds_of(seeds), setting(peers, rounds, faults, mode, liars, votes)
     if replay is not None:
         report = _replayed(replay)
     elif trace:
-        if len(chosen) != 1:
-            raise ConfigError(f"--trace with {len(chosen)} seeds", "--seeds", "one seed, such as 7:8")
-        report = _traced(peers, rounds, chosen, faults, mode)
+        if len(those) != 1:
+            raise ConfigError(f"--trace with {len(those)} seeds", "--seeds", "one seed, such as 7:8")
+        report = _traced(those[0], chosen)
     else:
-        report = _tried(peers, rounds, chosen, faults, mode)
+        report = _tried(those, chosen)
     print(json.dumps(report) if as_json else _told(report))
     if failures := report["failures"]:
         if shrink is not None and replay is None:
-            _shrunk(peers, rounds, failures[0]["seed"], faults, shrink)
+            _shrunk(failures[0]["seed"], chosen, shrink)
         raise PromiseBroken(_complaint(failures, report["seeds"]))
 
 
@@ -98,37 +109,35 @@ def seeds_of(text: str) -> range:
     return chosen
 
 
-def _tried(peers: int, rounds: int, seeds: range, faults: str, mode: str) -> dict[str, Any]:
+def _tried(seeds: range, chosen: Setting) -> dict[str, Any]:
     """All seeds, with a bar on stderr for a person who waits."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from atoll.simulator.run import run_network
+    from atoll.simulator.run import try_seeds
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("seeds", total=len(seeds))
-        return run_network(peers, rounds, seeds, faults, lambda outcome: bar.advance(task), mode)
+        return try_seeds(seeds, chosen, lambda outcome: bar.advance(task))
 
 
-def _traced(peers: int, rounds: int, seeds: range, faults: str, mode: str) -> dict[str, Any]:
+def _traced(seed: int, chosen: Setting) -> dict[str, Any]:
     import time
 
     from atoll.simulator.run import summary, trial
-    from atoll.simulator.setting import setting
 
-    chosen, began = setting(peers, rounds, faults, mode), time.perf_counter()
-    outcome = trial(seeds[0], chosen, traced=True)
+    began = time.perf_counter()
+    outcome = trial(seed, chosen, traced=True)
     for line in outcome.trace:
         print(line, file=sys.stderr)
     return summary([outcome], chosen, time.perf_counter() - began)
 
 
-def _shrunk(peers: int, rounds: int, seed: int, faults: str, path: Path) -> None:
+def _shrunk(seed: int, chosen: Setting, path: Path) -> None:
     from atoll.simulator import transcript
-    from atoll.simulator.setting import setting
     from atoll.simulator.shrink import shrink
 
-    case = shrink(seed, setting(peers, rounds, faults))
+    case = shrink(seed, chosen)
     transcript.write(path, case)
     print(
         f"seed {case.seed} with {case.setting.peers} peers, {case.setting.rounds} rounds and "

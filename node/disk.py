@@ -4,7 +4,7 @@ lock                       held while a node runs here
 manifest.bin               the signed manifest
 ledger.log                 certified commits, appended: length, SHA-256, bytes
 snapshot.bin               what the log follows, signed by the authority, once older commits are pruned
-round.json                 promised, accepted and proposed in the round in progress
+round.json                 promised, accepted and proposed in the round in progress; evidence of any
 results/<round>-<digest>   parts of updates, on disk before they are voted for
 state-<round>.safetensors  anchor and momentum after a round; the newest two
 local.safetensors          this peer's residual, of one round
@@ -28,6 +28,7 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
+from atoll.node import saved_rounds
 from atoll.protocol import actions as a
 from atoll.protocol.commits import (
     Body,
@@ -165,12 +166,16 @@ class Disk:
             return Saved()
         try:
             kept = json.loads(path.read_bytes())
+            evidence = saved_rounds.evidence(kept)
             if kept["round"] != round_:
-                return Saved()
+                return Saved(evidence=evidence)
             return Saved(
                 (round_, kept["promised"]),
                 _voted(ledger, kept["accepted"]),
                 _voted(ledger, kept["proposed"]),
+                saved_rounds.certificate(kept),
+                saved_rounds.prepared(kept),
+                evidence,
             )
         except (ValueError, KeyError, TypeError, RemoteProtocolError) as error:
             raise ConfigError(f"damaged: {error}", str(path), "the file as it was written") from None
@@ -197,6 +202,7 @@ class Disk:
         for name, voted in (("accepted", saved.accepted), ("proposed", saved.proposed)):
             here = voted if voted is not None and voted[0] == round_ else None
             kept[name] = here and {"view": here[1], "body": here[2].encoded.hex()}
+        kept |= saved_rounds.proofs(round_, saved)
         write_atomic(self.folder / "round.json", json.dumps(kept).encode())
 
     def _append(self, commit: Commit) -> None:

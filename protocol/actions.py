@@ -8,6 +8,7 @@ from atoll.protocol.commits import Body, Commit, Snapshot
 from atoll.protocol.events import Timer
 from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.messages import Message
+from atoll.protocol.proofs import Equivocation, Sighting, Signatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,29 @@ class Promised:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
+    """`certificate` are the first-stage votes that made it acceptable, where there are two stages."""
+
     round: int
     view: int
     body: Body
+    certificate: Signatures = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """This peer's one first-stage vote of a view, and its leader's, which proves what was proposed."""
+
+    epoch: int
+    round: int
+    seen: Sighting
+
+
+@dataclass(frozen=True, slots=True)
+class Accused:
+    """Kept until a commit has it, or its peer is no member any more."""
+
+    round: int
+    evidence: Equivocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +171,7 @@ class Rebased:
     kept: tuple[Commit, ...]
 
 
-Record = Promised | Accepted | Proposed | Committed | Rewound | Rebased
+Record = Promised | Accepted | Proposed | Prepared | Accused | Committed | Rewound | Rebased
 
 
 @dataclass(frozen=True, slots=True)

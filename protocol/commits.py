@@ -17,6 +17,18 @@ from google.protobuf.message import DecodeError
 
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_from_bytes, digest_of
+from atoll.protocol.proofs import (
+    Equivocation,
+    Farewell,
+    Joining,
+    Place,
+    evidence_from_wire,
+    evidence_to_wire,
+    farewells_from_wire,
+    farewells_to_wire,
+    joining_from_wire,
+    joining_to_wire,
+)
 from atoll.protocol.roster import (
     MEMBERS_MAX,
     Member,
@@ -30,6 +42,8 @@ from atoll.protocol.roster import (
 from atoll.protocol.wire import messages_pb2 as wire
 
 BODY_BYTES_MAX = 768 << 10
+BANNED_MAX = 2 * MEMBERS_MAX
+"""Nobody joins any more once as many are banned as a run may have members (proven.py)."""
 COMMITS_MAX, COMMITS_BYTES_MAX = 256, 256 << 10
 """Of one message: an honest one stops before the second, but for its first commit."""
 Rosters = Callable[[Digest], "tuple[Member, ...] | None"]
@@ -71,6 +85,7 @@ class Body:
     """What a round decided. `anchor` is what the contributors started from.
 
     `before` are the members of the round, which the parent determines; `members` those of the next one.
+    `evidence`, `joining` and `farewells` prove who comes and goes, where a run asks for proofs.
     """
 
     run_id: Digest
@@ -85,6 +100,14 @@ class Body:
     blobs: tuple[BlobRef, ...] = ()
     fragment: int = 0
     epoch: int = 0
+    evidence: tuple[Equivocation, ...] = ()
+    joining: tuple[Joining, ...] = ()
+    farewells: tuple[Farewell, ...] = ()
+
+    @property
+    def convicted(self) -> frozenset[PeerId]:
+        """Whom its evidence bans."""
+        return frozenset(evidence.peer for evidence in self.evidence)
 
     @cached_property
     def encoded(self) -> bytes:
@@ -109,15 +132,12 @@ class Commit:
     votes: tuple[tuple[PeerId, bytes], ...]
 
 
-def vote_message(run_id: Digest, round_: int, view: int, body: Digest) -> bytes:
-    """What a member signs when it votes."""
-    return (
-        _VOTE
-        + digest_bytes(run_id)
-        + round_.to_bytes(8, "big")
-        + view.to_bytes(4, "big")
-        + digest_bytes(body)
-    )
+def vote_message(run_id: Digest, round_: int, view: int, body: Digest, epoch: int = 0) -> bytes:
+    """What a member signs when it votes.
+
+    It names the epoch, though the body does too: two votes in one view are evidence only if of one epoch.
+    """
+    return _VOTE + Place(run_id, epoch, round_).encoded + view.to_bytes(4, "big") + digest_bytes(body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +150,14 @@ class Snapshot:
     updates: int
     members: tuple[Member, ...]
     signature: bytes = b""
+    banned: tuple[PeerId, ...] = ()
 
     def message(self, run_id: Digest) -> bytes:
         """What the authority signs."""
         numbers = b"".join(number.to_bytes(8, "big") for number in (self.round, self.epoch, self.updates))
         members = digest_bytes(members_digest(self.members))
-        return _SNAPSHOT + digest_bytes(run_id) + digest_bytes(self.head) + numbers + members
+        banned = digest_bytes(digest_of("\n".join(self.banned).encode()))
+        return _SNAPSHOT + digest_bytes(run_id) + digest_bytes(self.head) + numbers + members + banned
 
 
 # ---- bytes --------------------------------------------------------------------------------------
@@ -205,6 +227,9 @@ def body_to_bytes(body: Body) -> bytes:
         anchor=digest_bytes(body.anchor),
         members=changes(body.before, body.members),
         epoch=body.epoch,
+        evidence=evidence_to_wire(body.evidence, places),
+        joining=joining_to_wire(body.joining),
+        farewells=farewells_to_wire(body.farewells, places),
     ).SerializeToString(deterministic=True)
 
 
@@ -244,6 +269,7 @@ def body_from_bytes(raw: bytes, rosters: Rosters) -> Body:
     before = rosters(parent)
     if before is None:
         raise UnknownParent(parent)
+    before_peers = [member.peer for member in before]
     body = Body(
         run_id=digest_from_bytes(message.run_id),
         round=message.round,
@@ -257,6 +283,9 @@ def body_from_bytes(raw: bytes, rosters: Rosters) -> Body:
         blobs=tuple(ref_from_wire(ref) for ref in message.blobs),
         fragment=message.fragment,
         epoch=message.epoch,
+        evidence=evidence_from_wire(message.evidence, before_peers),
+        joining=joining_from_wire(message.joining),
+        farewells=farewells_from_wire(message.farewells, before_peers),
     )
     if body.encoded != raw:
         raise RemoteProtocolError("a commit body in another encoding than ours")
@@ -349,6 +378,7 @@ def snapshot_to_wire(snapshot: Snapshot) -> wire.Snapshot:
         head=digest_bytes(snapshot.head),
         updates=snapshot.updates,
         members=[member_to_wire(member) for member in snapshot.members],
+        banned=snapshot.banned,
         signature=snapshot.signature,
     )
 
@@ -356,6 +386,8 @@ def snapshot_to_wire(snapshot: Snapshot) -> wire.Snapshot:
 def snapshot_from_wire(message: wire.Snapshot) -> Snapshot:
     if len(message.members) > MEMBERS_MAX:
         raise RemoteProtocolError(f"a snapshot of {len(message.members)} members")
+    if len(message.banned) > BANNED_MAX:
+        raise RemoteProtocolError(f"a snapshot with {len(message.banned)} that are banned")
     return Snapshot(
         message.round,
         message.epoch,
@@ -363,6 +395,7 @@ def snapshot_from_wire(message: wire.Snapshot) -> Snapshot:
         message.updates,
         tuple(member_from_wire(member) for member in message.members),
         message.signature,
+        tuple(PeerId(peer) for peer in message.banned),
     )
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from atoll.protocol.commits import Body, Contributor, Kind, Rejection
 from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.manifest import TOKENS_MAX
-from atoll.protocol.messages import Column, Cut, Held, Message, Offer, Plan, Propose, Reduced
+from atoll.protocol.messages import Column, Cut, Held, Lock, Message, Offer, Plan, Promise, Propose, Reduced
+from atoll.protocol.proofs import Justification
 from atoll.protocol.roster import Role
 from atoll.protocol.terms import Terms, next_members
 
@@ -73,7 +74,12 @@ def _gather(terms: Terms, joiners: int) -> Wait | Go:
 
 @dataclass(slots=True)
 class Exchange:
-    """A plan in execution. Parts move to other owners, and the cut shrinks, with a growing revision."""
+    """A plan in execution. Parts move to other owners, and the cut shrinks, with a growing revision.
+
+    `owners`, `held` and `reduced` are by place: place p is part p, and where each part has two owners, place
+    parts + p is the second one's. `complaints` says which owners miss whose contribution, and `barred` who
+    gave a sum of a part that another one contradicts.
+    """
 
     participants: tuple[Contributor, ...]
     owners: list[PeerId]
@@ -82,6 +88,11 @@ class Exchange:
     cut: tuple[Contributor, ...] | None = None
     reduced: dict[int, BlobRef] = field(default_factory=dict)
     gone: set[PeerId] = field(default_factory=set)
+    complaints: dict[PeerId, set[PeerId]] = field(default_factory=dict)
+    barred: dict[int, set[PeerId]] = field(default_factory=dict)
+
+    def may_own(self, peer: PeerId, part: int) -> bool:
+        return peer not in self.gone and peer not in self.barred.get(part, ())
 
 
 @dataclass(slots=True)
@@ -98,6 +109,22 @@ class Leading:
     exchange: Exchange | None = None
     body: Body | None = None
     votes: dict[PeerId, bytes] = field(default_factory=dict)
+    # where there are two stages, and promises are proven
+    words: dict[PeerId, Promise] = field(default_factory=dict)
+    prepares: dict[PeerId, bytes] = field(default_factory=dict)
+    lock: Lock | None = None
+    signature: bytes = b""
+    justification: Justification | None = None
+
+    @property
+    def parts(self) -> int:
+        return len(self.terms.part_bytes)
+
+    @property
+    def blobs(self) -> int:
+        """How many blobs an update has: those of other places are the same again."""
+        assert self.exchange is not None
+        return len(self.exchange.owners) if self.terms.rules.exchange == "sparse" else self.parts
 
     # ---- before the plan ------------------------------------------------------------------------
 
@@ -151,7 +178,7 @@ class Leading:
     def plan(self) -> Outbox:
         """Name the participants and send each owner its columns."""
         participants = tuple(self.weigh(peer, offer) for peer, offer in sorted(self.offers.items()))
-        self.exchange = Exchange(participants, self.terms.owners([p.peer for p in participants]))
+        self.exchange = Exchange(participants, self.terms.owners([p.peer for p in participants], self.view))
         return self._plans(set(self.exchange.owners))
 
     def _plans(self, receivers: Collection[PeerId], parts: Collection[int] | None = None) -> Outbox:
@@ -159,9 +186,13 @@ class Leading:
         assert exchange is not None
         out: Outbox = []
         for owner in sorted(receivers):
-            mine = [
-                p for p, who in enumerate(exchange.owners) if who == owner and (parts is None or p in parts)
-            ]
+            mine = sorted(
+                {
+                    place % self.parts
+                    for place, who in enumerate(exchange.owners)
+                    if who == owner and (parts is None or place in parts)
+                }
+            )
             columns = tuple(
                 Column(part, tuple(self.offers[p.peer].parts[part] for p in exchange.participants))
                 for part in mine
@@ -175,14 +206,20 @@ class Leading:
     def held(self, sender: PeerId, held: Held) -> Outbox:
         """An owner has settled what it holds of a part."""
         exchange = self.exchange
-        if (
-            exchange is None
-            or not 0 <= held.part < len(exchange.owners)
-            or exchange.owners[held.part] != sender
-        ):
+        places = self._places(sender, held.part)
+        if exchange is None or not places:
             return []
-        exchange.held[held.part] = frozenset(held.peers)
+        exchange.held.update((place, frozenset(held.peers)) for place in places)
         return self._cut()
+
+    def _places(self, owner: PeerId, part: int) -> list[int]:
+        """Where this peer owns this part."""
+        owners = self.exchange.owners if self.exchange is not None else []
+        return [
+            place
+            for place in range(part, len(owners), self.parts)
+            if owners[place] == owner and part < self.parts
+        ]
 
     def _cut(self) -> Outbox:
         """Fix the contributors as soon as every part has reported; shrink them if a moved part lacks some."""
@@ -190,9 +227,16 @@ class Leading:
         assert exchange is not None
         if len(exchange.held) < len(exchange.owners):
             return []
-        everywhere = frozenset.intersection(*exchange.held.values())
         now = exchange.cut if exchange.cut is not None else exchange.participants
-        kept = tuple(c for c in now if c.peer in everywhere)
+        complaining = self._complaints({c.peer for c in now})
+        if complaining and (moved := self.move_parts(complaining)):
+            return moved
+        everywhere = frozenset.intersection(*exchange.held.values())
+        kept = tuple(
+            c
+            for c in now
+            if len(exchange.complaints.get(c.peer, ())) <= self.terms.liars_max and c.peer in everywhere
+        )
         if exchange.cut is None or kept != exchange.cut:
             exchange.revision += 1
             exchange.cut, exchange.reduced = kept, {}
@@ -206,6 +250,22 @@ class Leading:
         waited = {owner for part, owner in enumerate(exchange.owners) if part not in exchange.reduced}
         return [(tuple(sorted(waited)), message)] if waited else []
 
+    def _complaints(self, now: set[PeerId]) -> set[PeerId]:
+        """Owners that miss what, for all that is known, may be missing on their own word alone.
+
+        One that few miss may have been slandered, one that more miss than may lie did not give its own.
+        """
+        exchange = self.exchange
+        assert exchange is not None
+        for place, held in exchange.held.items():
+            for missing in now - held:
+                exchange.complaints.setdefault(missing, set()).add(exchange.owners[place])
+        return {
+            exchange.owners[place]
+            for place, held in exchange.held.items()
+            if any(len(exchange.complaints[peer]) <= self.terms.liars_max for peer in now - held)
+        }
+
     @property
     def cut_failed(self) -> bool:
         """Whether too few contributions reached every owner: the round can only be skipped."""
@@ -216,10 +276,22 @@ class Leading:
         exchange = self.exchange
         if exchange is None or exchange.cut is None or reduced.revision != exchange.revision:
             return
-        if not 0 <= reduced.part < len(exchange.owners) or exchange.owners[reduced.part] != sender:
-            return
-        if reduced.blob.size == self.terms.part_bytes[reduced.part]:
-            exchange.reduced[reduced.part] = reduced.blob
+        places = self._places(sender, reduced.part)
+        if places and reduced.blob.size == self.terms.part_bytes[reduced.part]:
+            exchange.reduced.update((place, reduced.blob) for place in places)
+
+    def disputed(self) -> list[int]:
+        """Parts whose two owners gave different sums: both may not sum these again."""
+        exchange = self.exchange
+        if exchange is None or len(exchange.owners) == self.parts:
+            return []
+        differ = []
+        for part in range(self.parts):
+            sums = exchange.reduced.get(part), exchange.reduced.get(part + self.parts)
+            if None not in sums and sums[0] != sums[1]:
+                differ.append(part)
+                exchange.barred.setdefault(part, set()).update(exchange.owners[part :: self.parts])
+        return differ
 
     def silent_owners(self) -> set[PeerId]:
         """Owners that a stage of the exchange waits for."""
@@ -235,16 +307,23 @@ class Leading:
         if exchange is None or self.body is not None or exchange.revision >= REVISIONS_MAX:
             return []
         exchange.gone |= set(gone)
-        moved = [part for part, owner in enumerate(exchange.owners) if owner in exchange.gone]
-        able = [c.peer for c in exchange.cut or exchange.participants if c.peer not in exchange.gone]
-        if not moved or not able:
+        moved = [
+            place
+            for place, owner in enumerate(exchange.owners)
+            if not exchange.may_own(owner, place % self.parts)
+        ]
+        able = [c.peer for c in exchange.cut or exchange.participants]
+        heirs = {place: [p for p in able if exchange.may_own(p, place % self.parts)] for place in moved}
+        if not moved or not all(heirs.values()):
             return []
         exchange.revision += 1
-        for part in moved:
+        for place in moved:
+            both = exchange.owners[place % self.parts :: self.parts]
             load = {peer: exchange.owners.count(peer) for peer in able}
-            exchange.owners[part] = min(able, key=lambda peer: (load[peer], peer))
-            exchange.held.pop(part, None)
-            exchange.reduced.pop(part, None)
+            rank = {peer: (peer in both, load[peer], peer) for peer in heirs[place]}
+            exchange.owners[place] = min(heirs[place], key=lambda peer: rank[peer])
+            exchange.held.pop(place, None)
+            exchange.reduced.pop(place, None)
         if exchange.cut is not None:
             exchange.reduced = {}
         receivers = {exchange.owners[part] for part in moved}
@@ -263,7 +342,11 @@ class Leading:
         """Messages may be lost: repeat what the stage in progress waits for."""
         exchange = self.exchange
         if self.body is not None:
-            return self.propose([v for v in self.terms.voters if v not in self.votes])
+            first_stage = self.terms.two_thirds and self.lock is None
+            done = self.prepares if first_stage else self.votes
+            silent_voters = tuple(v for v in self.terms.voters if v not in done)
+            lock: Outbox = [(silent_voters, self.lock)] if self.lock is not None else []
+            return self.propose(silent_voters) + lock
         if exchange is None:
             return []
         if exchange.cut is None:
@@ -282,6 +365,7 @@ class Leading:
             exchange is not None
             and exchange.cut is not None
             and len(exchange.reduced) == len(exchange.owners)
+            and all(ref == exchange.reduced[place % self.blobs] for place, ref in exchange.reduced.items())
         )
 
     def make_body(
@@ -295,7 +379,7 @@ class Leading:
             assert exchange is not None
             assert exchange.cut is not None
             contributors = exchange.cut
-            blobs = tuple(ref for _, ref in sorted(exchange.reduced.items()))
+            blobs = tuple(ref for _, ref in sorted(exchange.reduced.items())[: self.blobs])
         members = next_members(terms, {*heard}, self.leaving, joiners, kind)
         if not members:
             members = tuple(m for m in terms.members if m.peer in heard)
@@ -338,7 +422,12 @@ class Leading:
             holders, by_part = tuple(exchange.owners), True
         else:
             accepted = sorted(p for p, promise in self.promises.items() if promise and promise[1] == body)
-            anybody = dict.fromkeys((*accepted, *(c.peer for c in body.contributors)))
+            agreed = self.justification.certificate if self.justification is not None else ()
+            anybody = dict.fromkeys(
+                (*accepted, *(p for p, _ in agreed), *(c.peer for c in body.contributors))
+            )
             holders, by_part = tuple(anybody), False
-        message = Propose(self.terms.round, self.view, body, holders, by_part)
+        message = Propose(
+            self.terms.round, self.view, body, holders, by_part, self.signature, self.justification
+        )
         return [(tuple(sorted(receivers)), message)] if receivers else []

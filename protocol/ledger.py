@@ -1,4 +1,4 @@
-"""The ledger: a hash chain of commits, each signed by a majority of those who vote in its round.
+"""The ledger: a hash chain of commits, each signed by enough of those who vote in its round.
 
 Commit 0 is the signed run manifest; its digest is the run id and the parent of commit 1. A commit's body
 is hashed and signed as the exact bytes that travel (commits.py). Votes are over (run, round, view, body
@@ -16,7 +16,7 @@ from atoll.protocol.commits import COMMITS_MAX, Commit, Kind, Snapshot, vote_mes
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.keys import Signer
-from atoll.protocol.roster import MEMBERS_MAX, VOTERS_MAX, Member, committee, majority
+from atoll.protocol.roster import MEMBERS_MAX, VOTERS_MAX, Member, committee, liars_max, majority
 
 NOBODY = PeerId("")
 
@@ -30,19 +30,26 @@ class Genesis:
     members: tuple[Member, ...]
     authority: PeerId = NOBODY
     voters_max: int = VOTERS_MAX
+    votes: str = "majority"
+
+    def needed(self, voters: int) -> int:
+        """Votes that certify a commit of a round in which so many vote."""
+        return majority(voters) if self.votes == "majority" else voters - liars_max(voters)
 
 
 @dataclass(slots=True)
 class Ledger:
     """The chain that this peer has verified. `height` is the round of its last commit.
 
-    It begins after `base`, a snapshot, or with commit 1.
+    It begins after `base`, a snapshot, or with commit 1. `banned` are those against whom it holds evidence:
+    they never become members again.
     """
 
     genesis: Genesis
     commits: list[Commit] = field(default_factory=list)
     updates: int = 0
     base: Snapshot | None = None
+    banned: frozenset[PeerId] = frozenset()
     _members: dict[Digest, tuple[Member, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -117,13 +124,22 @@ class Ledger:
         self._rewind(commit.body.round - 1)
         self.commits.append(commit)
         self.updates += commit.body.kind is Kind.UPDATE
+        self.banned |= commit.body.convicted
         self._members[commit.body.digest] = commit.body.members
 
     def _rewind(self, height: int) -> None:
+        if self.height > height:
+            self.banned = self._banned_by(height)
         while self.height > height:
             gone = self.commits.pop().body
             self.updates -= gone.kind is Kind.UPDATE
             self._members.pop(gone.digest, None)
+
+    def _banned_by(self, round_: int) -> frozenset[PeerId]:
+        """Whom commits up to a round that is kept convict."""
+        earlier = frozenset(self.base.banned) if self.base else frozenset[PeerId]()
+        kept = self.commits[: max(0, round_ - self.begin)]
+        return earlier.union(*(commit.body.convicted for commit in kept))
 
     def replaces(self, commit: Commit) -> bool:
         """Whether it is a recovery of what this ledger has already."""
@@ -157,7 +173,7 @@ class Ledger:
             raise RemoteProtocolError(f"recovery {body.round} does not begin a new epoch")
         if body.contributors or body.blobs or [peer for peer, _ in commit.votes] != [authority]:
             raise RemoteProtocolError(f"recovery {body.round} is not the authority's")
-        message = vote_message(body.run_id, body.round, commit.view, body.digest)
+        message = vote_message(body.run_id, body.round, commit.view, body.digest, body.epoch)
         if not signer.verify(authority, message, commit.votes[0][1]):
             raise RemoteProtocolError(f"recovery {body.round} is not signed by the authority")
 
@@ -168,7 +184,7 @@ class Ledger:
 
     def _check_votes(self, commit: Commit, signer: Signer) -> None:
         body = commit.body
-        message = vote_message(body.run_id, body.round, commit.view, body.digest)
+        message = vote_message(body.run_id, body.round, commit.view, body.digest, body.epoch)
         voters, seen = self.voters(body.round), set[PeerId]()
         if len(commit.votes) > len(voters):
             raise RemoteProtocolError(f"commit {body.round} has more votes than members")
@@ -178,9 +194,9 @@ class Ledger:
             if not signer.verify(peer, message, signature):
                 raise RemoteProtocolError(f"commit {body.round}: the vote of {peer} is not signed by it")
             seen.add(peer)
-        if len(seen) < majority(len(voters)):
-            need = majority(len(voters))
-            raise RemoteProtocolError(f"commit {body.round}: {len(seen)} votes, {need} are a majority")
+        if len(seen) < (need := self.genesis.needed(len(voters))):
+            enough = "a majority" if self.genesis.votes == "majority" else "two thirds"
+            raise RemoteProtocolError(f"commit {body.round}: {len(seen)} votes, {need} are {enough}")
 
     # ---- snapshots ------------------------------------------------------------------------------
 
@@ -188,7 +204,8 @@ class Ledger:
         """What the ledger had come to after a round that is kept; unsigned."""
         later = sum(c.body.kind is Kind.UPDATE for c in self.commits[round_ - self.begin :])
         body = self.commit(round_).body
-        return Snapshot(round_, body.epoch, body.digest, self.updates - later, body.members)
+        banned = tuple(sorted(self._banned_by(round_)))
+        return Snapshot(round_, body.epoch, body.digest, self.updates - later, body.members, banned=banned)
 
     def check_snapshot(self, snapshot: Snapshot, signer: Signer) -> None:
         """RemoteProtocolError unless the run authority signed it."""
@@ -206,5 +223,6 @@ class Ledger:
         kept = self.commits[snapshot.round - self.begin :] if ours else []
         self.base, self.commits = snapshot, kept
         self.updates = snapshot.updates + sum(c.body.kind is Kind.UPDATE for c in kept)
+        self.banned = self._banned_by(self.height)
         self._members = {snapshot.head: snapshot.members}
         self._members |= {commit.body.digest: commit.body.members for commit in kept}

@@ -19,7 +19,7 @@ from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_of, public_key_of
 from atoll.protocol.keys import Key, verify
 from atoll.protocol.ledger import Genesis
-from atoll.protocol.roster import Member, Role
+from atoll.protocol.roster import MEMBERS_MAX, Member, Role
 from atoll.protocol.wire import messages_pb2 as wire
 
 FORMAT = 1
@@ -41,7 +41,9 @@ class RoundRules:
     the wait for the quorum itself. `deadline_ms` is what one frozen leader costs; it grows with the size
     of the update as if links carried `bytes_per_s_min`. Round t is for one of `fragments` of the model, and
     training may run `overlap` rounds ahead of the ledger. In a sparse `exchange` the contributions
-    themselves are the update; in a dense one owners sum parts of them first.
+    themselves are the update; in a dense one owners sum parts of them first. `votes` says what certifies a
+    commit: a `majority` of members that may die but do not lie, or `two-thirds`, so that fewer than a third
+    may lie as well; then all members vote, whatever `voters_max` says.
     """
 
     rounds: int = 0
@@ -65,6 +67,12 @@ class RoundRules:
     fragments: int = 1
     overlap: int = 0
     exchange: str = "dense"
+    votes: str = "majority"
+
+    @property
+    def committee_max(self) -> int:
+        """How many vote at most: all, where some may lie, as a part of them could be liars only."""
+        return MEMBERS_MAX if self.votes == "two-thirds" else self.voters_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,9 @@ class Manifest:
 
     def genesis(self, run_id: Digest) -> Genesis:
         members = tuple(Member(PeerId(peer), Role.WITNESS) for peer in sorted(self.membership.witnesses))
-        return Genesis(run_id, self.anchor, members, PeerId(self.authority), self.rounds.voters_max)
+        rules = self.rounds
+        authority = PeerId(self.authority)
+        return Genesis(run_id, self.anchor, members, authority, rules.committee_max, rules.votes)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
@@ -244,6 +254,12 @@ def check(manifest: Manifest, where: str) -> None:
     check_rounds(manifest.rounds, f"{where}: rounds")
     check_outer(manifest.outer, f"{where}: outer")
     check_membership(manifest.membership, f"{where}: membership")
+    _require(
+        manifest.rounds.votes == "majority" or manifest.membership.policy != "open",
+        f"votes = {manifest.rounds.votes!r} with policy = 'open'",
+        where,
+        "policy = 'token' or 'allowlist': else one liar joins as often as it likes",
+    )
 
 
 def _require(holds: bool, what: str, where: str, right: str) -> None:
@@ -313,6 +329,8 @@ def check_rounds(rules: RoundRules, where: str) -> None:
     _require(fits, f"overlap = {rules.overlap}", where, f"0 to {rules.fragments - 1}, less than fragments")
     fits = rules.exchange in ("dense", "sparse")
     _require(fits, f"exchange = {rules.exchange!r}", where, "'dense' or 'sparse'")
+    known = ("majority", "two-thirds")
+    _require(rules.votes in known, f"votes = {rules.votes!r}", where, "'majority' or 'two-thirds'")
 
 
 def check_outer(outer: OuterRules, where: str) -> None:

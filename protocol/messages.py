@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from atoll.protocol.commits import Body, Commit, Contributor, Snapshot
 from atoll.protocol.ids import BlobRef, Digest, PeerId
+from atoll.protocol.proofs import Equivocation, Justification, Sighting, Signatures, Stage
 from atoll.protocol.roster import Role
 
 
@@ -24,6 +25,7 @@ class Offer:
     steps: int
     parts: tuple[BlobRef, ...]
     leaving: bool = False
+    farewell: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ class Propose:
     body: Body
     holders: tuple[PeerId, ...] = ()
     by_part: bool = False
+    signature: bytes = b""
+    justification: Justification | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,25 @@ class Vote:
     view: int
     body: Digest
     signature: bytes
+    stage: Stage = Stage.COMMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Leader to members, between two stages: so many voted that no other body can be this view's."""
+
+    round: int
+    view: int
+    body: Digest
+    votes: Signatures
+
+
+@dataclass(frozen=True, slots=True)
+class Accuse:
+    """Member to leader: these peers signed two things; put it on record."""
+
+    round: int
+    evidence: tuple[Equivocation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +151,18 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """Member to the leader of a view: no vote of mine below it; this is what I accepted last."""
+    """Member to the leader of a view: no vote of mine below it; this is what I accepted last.
+
+    Where lies must not matter it is signed, comes with the certificate of what was accepted, and shows
+    which proposal the sender voted for last.
+    """
 
     round: int
     view: int
     accepted: tuple[int, Body] | None = None
+    signature: bytes = b""
+    certificate: Signatures = ()
+    seen: Sighting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +205,14 @@ class Join:
     round: int
     role: Role
     token: bytes = b""
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
     round: int
     reason: str = ""
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +256,8 @@ Message = (
     | AskState
     | State
     | Refuse
+    | Lock
+    | Accuse
     | Seal
     | Elsewhere
 )

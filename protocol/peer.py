@@ -19,15 +19,29 @@ from atoll.protocol import messages as m
 from atoll.protocol.catchup import Catchup, rotated
 from atoll.protocol.collecting import Collecting
 from atoll.protocol.commits import Body, Snapshot
-from atoll.protocol.duties import chain, collector, leader, owner, recovery, repeat, rounds, voter, worker
+from atoll.protocol.duties import (
+    chain,
+    collector,
+    leader,
+    owner,
+    recovery,
+    repeat,
+    rounds,
+    stages,
+    voter,
+    worker,
+)
+from atoll.protocol.evidence import Notebook
 from atoll.protocol.ids import BlobRef, Digest, PeerId, readable
 from atoll.protocol.keys import Signer
 from atoll.protocol.leading import Leading, Outbox
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Manifest
 from atoll.protocol.owning import Owning
+from atoll.protocol.proofs import Equivocation, Farewell, Joining, Sighting, Signatures
 from atoll.protocol.roster import MEMBERS_MAX, Role
 from atoll.protocol.terms import Terms
+from atoll.protocol.views import Views
 from atoll.protocol.working import Work, Working
 
 PEERS_MAX = 2 * MEMBERS_MAX
@@ -51,6 +65,9 @@ class Saved:
     promised: tuple[int, int] = (0, 0)
     accepted: tuple[int, int, Body] | None = None
     proposed: tuple[int, int, Body] | None = None
+    certificate: Signatures = ()
+    prepared: tuple[int, int, Sighting] | None = None
+    evidence: tuple[Equivocation, ...] = ()
 
 
 class Peer:
@@ -63,12 +80,16 @@ class Peer:
     asked_ms: int
     progress: int
     answered: set[PeerId]
+    views: Views
+    notebook: Notebook
     # of the view in progress, set by rounds.start_view
     view: int
     leading: Leading | None
     owning: Owning
     collecting: Collecting | None
     proposal: m.Propose | None
+    prepared: m.Vote | None
+    lock: m.Lock | None
     voted: m.Vote | None
     lacking: set[Digest] | None
     reported: dict[int, int]
@@ -95,6 +116,10 @@ class Peer:
         self.lost: set[PeerId] = set()
         self.joiners: dict[PeerId, tuple[Role, int]] = {}
         self.leavers: set[PeerId] = set()
+        self.evidence: dict[PeerId, Equivocation] = {e.peer: e for e in saved.evidence}
+        self.farewells: dict[PeerId, Farewell] = {}
+        self.joinings: dict[PeerId, Joining] = {}
+        self.vouchers: dict[PeerId, Digest] = {}
         self.found: tuple[PeerId, ...] = ()
         self.now_ms = 0
         self.out: list[a.Action] = []
@@ -163,6 +188,14 @@ class Peer:
     def proposed(self) -> tuple[int, Body] | None:
         """The view and body that this peer proposed last for the round in progress."""
         return self._of_this_round(self.saved.proposed)
+
+    @property
+    def sighting(self) -> Sighting | None:
+        """What this peer gave its last first-stage vote to in the round in progress."""
+        prepared = self.saved.prepared
+        if prepared is None or prepared[:2] != (self.terms.epoch, self.round):
+            return None
+        return prepared[2]
 
     def _of_this_round(self, record: tuple[int, int, Body] | None) -> tuple[int, Body] | None:
         if record is None or record[0] != self.round or record[2].parent != self.terms.parent:
@@ -255,6 +288,8 @@ def receive(peer: Peer, sender: PeerId, message: m.Message, epoch: int) -> None:
     elif sender not in peer.terms.places:
         peer.refuse(sender, f"you are no member in round {peer.round}")
     elif peer.active:
+        if peer.terms.two_thirds:
+            rounds.hear_view(peer, sender, message)
         _IN_ROUND[type(message)](peer, sender, message)
 
 
@@ -293,6 +328,7 @@ _ANYWHERE: dict[type, Callable[[Peer, PeerId, Any], None]] = {
     m.Join: chain.on_join,
     m.Leave: chain.on_leave,
     m.Refuse: chain.on_refuse,
+    m.Accuse: stages.on_accuse,
     m.Seal: recovery.on_seal,
 }
 
@@ -308,6 +344,7 @@ _IN_ROUND: dict[type, Callable[[Peer, PeerId, Any], None]] = {
     m.Plan: owner.on_plan,
     m.Cut: owner.on_cut,
     m.Propose: voter.on_propose,
+    m.Lock: stages.on_lock,
 }
 
 _PHASES: tuple[tuple[str, Callable[[Peer], bool]], ...] = (

@@ -48,6 +48,11 @@ def majority(voters: int) -> int:
     return voters // 2 + 1
 
 
+def liars_max(voters: int) -> int:
+    """How many of so many may lie where two thirds must agree. (Lamport, Shostak, Pease 1982)"""
+    return max(0, voters - 1) // 3
+
+
 def by_hash(parent: Digest, peers: Sequence[PeerId], purpose: str) -> list[PeerId]:
     """Peers in an order that nobody chose."""
     salt = parent.encode() + purpose.encode()

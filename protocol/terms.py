@@ -17,7 +17,18 @@ from atoll.protocol.fragments import fragment_of
 from atoll.protocol.ids import Digest, PeerId, public_key_of, readable
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
-from atoll.protocol.roster import MEMBERS_MAX, Member, Role, Same, by_hash, committee, majority, may_become
+from atoll.protocol.proofs import Place
+from atoll.protocol.roster import (
+    MEMBERS_MAX,
+    Member,
+    Role,
+    Same,
+    by_hash,
+    committee,
+    liars_max,
+    majority,
+    may_become,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,12 @@ class Terms:
     part_bytes: tuple[int, ...]
     epoch: int = 0
     witnesses: frozenset[str] = frozenset()
+    banned: int = 0
+
+    @property
+    def place(self) -> Place:
+        """Where in the run's history this round is; part of whatever is signed in it."""
+        return Place(self.run_id, self.epoch, self.round)
 
     @cached_property
     def peers(self) -> tuple[PeerId, ...]:
@@ -50,7 +67,7 @@ class Terms:
     @cached_property
     def voters(self) -> tuple[PeerId, ...]:
         """Who votes and leads this round: all members, or a committee of `voters_max` of them."""
-        return committee(self.members, self.parent, self.rules.voters_max)
+        return committee(self.members, self.parent, self.rules.committee_max)
 
     @cached_property
     def voting(self) -> frozenset[PeerId]:
@@ -85,14 +102,30 @@ class Terms:
 
     @cached_property
     def _order(self) -> list[PeerId]:
-        return by_hash(self.parent, self.voters, "leader")
+        """In two-thirds runs a rotation that lasts: a leader could choose a parent that lets friends lead."""
+        if not self.two_thirds:
+            return by_hash(self.parent, self.voters, "leader")
+        order = by_hash(self.run_id, self.voters, "leader")
+        first = self.round % len(order)
+        return order[first:] + order[:first]
 
     def leader(self, view: int) -> PeerId:
         return self._order[view % len(self._order)]
 
+    @property
+    def two_thirds(self) -> bool:
+        """Whether some members may lie: every claim needs its proof then."""
+        return self.rules.votes == "two-thirds"
+
+    @cached_property
+    def liars_max(self) -> int:
+        """How many members may lie; none where a majority of votes is enough."""
+        return liars_max(len(self.voters)) if self.two_thirds else 0
+
     @cached_property
     def majority(self) -> int:
-        return majority(len(self.voters))
+        """Votes that certify, and promises that let a later leader propose."""
+        return len(self.voters) - self.liars_max if self.two_thirds else majority(len(self.voters))
 
     @cached_property
     def quorum(self) -> int:
@@ -106,8 +139,8 @@ class Terms:
 
     @property
     def wanted(self) -> int:
-        """How many workers there must be to go on."""
-        return 1 if self.updates else self.rules.start_workers
+        """How many workers there must be to go on; those that were banned will not come again."""
+        return 1 if self.updates else max(1, self.rules.start_workers - self.banned)
 
     @cached_property
     def complete(self) -> bool:
@@ -132,10 +165,18 @@ class Terms:
         """How long a silent leader is borne; longer in later views, so that slow networks agree too."""
         return self.deadline_ms * min(4, 1 + view // 2)
 
-    def owners(self, participants: Collection[PeerId]) -> list[PeerId]:
-        """Who owns each part, spread evenly over the participants."""
-        order = by_hash(self.parent, tuple(participants), "owner")
-        return [order[part % len(order)] for part in range(len(self.part_bytes))]
+    def owners(self, participants: Collection[PeerId], view: int = 0) -> list[PeerId]:
+        """Who owns each part, spread evenly over the participants.
+
+        Where some may lie each part has two owners, the second ones behind all the first, and other views
+        have others: else two liars that own a part together could withhold it in every view.
+        """
+        if not self.liars_max or len(participants) < 2:
+            order = by_hash(self.parent, tuple(participants), "owner")
+            return [order[part % len(order)] for part in range(len(self.part_bytes))]
+        order = by_hash(self.parent, tuple(participants), f"owner {view}")
+        parts = range(len(self.part_bytes))
+        return [order[(part + copy) % len(order)] for copy in range(2) for part in parts]
 
 
 def eligible(members: Sequence[Member], round_: int) -> list[PeerId]:
@@ -200,6 +241,8 @@ def objection(terms: Terms, body: Body, anchor: Digest) -> str | None:
 
 
 def _membership_objection(terms: Terms, body: Body) -> str | None:
+    if not terms.two_thirds and (body.evidence or body.joining or body.farewells):
+        return "proofs that this run does not ask for"
     if body.members is terms.members:
         return None
     peers = [member.peer for member in body.members]
@@ -269,7 +312,7 @@ def _update_objection(terms: Terms, body: Body) -> str | None:
 def terms_of(ledger: Ledger, manifest: Manifest, part_bytes: Sequence[int]) -> Terms:
     """The terms of the round after the ledger's last commit."""
     place = (ledger.genesis.run_id, ledger.height + 1, ledger.head, ledger.epoch, ledger.updates)
-    return _terms(*place, Same(ledger.members), Same(manifest), tuple(part_bytes))
+    return _terms(*place, len(ledger.banned), Same(ledger.members), Same(manifest), tuple(part_bytes))
 
 
 @lru_cache(maxsize=8)
@@ -279,6 +322,7 @@ def _terms(
     parent: Digest,
     epoch: int,
     updates: int,
+    banned: int,
     members: Same[tuple[Member, ...]],
     manifest: Same[Manifest],
     part_bytes: tuple[int, ...],
@@ -295,4 +339,5 @@ def _terms(
         part_bytes=part_bytes,
         witnesses=frozenset(manifest.it.membership.witnesses),
         epoch=epoch,
+        banned=banned,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from atoll.protocol import actions as a
 from atoll.protocol.commits import Commit, Kind, Snapshot
 from atoll.protocol.events import StateLoaded
-from atoll.protocol.ids import Digest
+from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.keys import Signer
 from atoll.protocol.ledger import Genesis, Ledger
 from atoll.protocol.peer import Saved
@@ -28,6 +28,8 @@ class Disk:
     promised: a.Promised | None = None
     accepted: a.Accepted | None = None
     proposed: a.Proposed | None = None
+    prepared: a.Prepared | None = None
+    evidence: dict[PeerId, a.Accused] = field(default_factory=dict)
     results: dict[Digest, int] = field(default_factory=dict)
     states: list[StateLoaded] = field(default_factory=list)
     rotten: set[Digest] = field(default_factory=set)
@@ -51,6 +53,10 @@ class Disk:
                 self.accepted = record
             case a.Proposed():
                 self.proposed = record
+            case a.Prepared():
+                self.prepared = record
+            case a.Accused(_, evidence):
+                self.evidence[evidence.peer] = record
 
     def tear(self) -> bool:
         """Cut the last record of the log, if it was the last write of all; whether it was.
@@ -115,6 +121,10 @@ class Disk:
             saved.promised = (self.promised.round, self.promised.view)
         if self.accepted is not None:
             saved.accepted = (self.accepted.round, self.accepted.view, self.accepted.body)
+            saved.certificate = self.accepted.certificate
         if self.proposed is not None:
             saved.proposed = (self.proposed.round, self.proposed.view, self.proposed.body)
+        if self.prepared is not None:
+            saved.prepared = (self.prepared.epoch, self.prepared.round, self.prepared.seen)
+        saved.evidence = tuple(record.evidence for record in self.evidence.values())
         return saved

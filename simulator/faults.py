@@ -116,11 +116,12 @@ class Faults:
         return self.rng.choice(alive) if alive else None
 
     def may_die(self, count: int = 1) -> bool:
-        """Whether a majority of the members, and of those who vote, stays alive; now and then it need not."""
+        """Whether enough of the members, and of those who vote, stay alive; now and then they need not."""
         members, voters = self.world.in_progress()
-        groups = [[member.peer for member in members], voters]
+        groups, needed = [[member.peer for member in members], voters], self.world.signed.genesis.needed
         stays = all(
-            sum(self.world.hosts[peer].alive for peer in group) - count > len(group) // 2 for group in groups
+            sum(self.world.hosts[peer].alive for peer in group) - count >= needed(len(group))
+            for group in groups
         )
         return stays or self.rng.random() < 0.1
 
@@ -138,10 +139,11 @@ class Faults:
         world = self.world
         members = [member.peer for member in world.members(world.height + 1)]
         alive = [peer for peer in members if world.hosts[peer].alive]
-        voters_max = world.signed.manifest.rounds.voters_max
+        genesis = world.signed.genesis
         return min(
-            (min(len(some), voters_max) - 1) // 2 - sum(peer in gone for peer in some)
+            count - genesis.needed(count) - sum(peer in gone for peer in some)
             for some in (members, alive)
+            for count in (min(len(some), genesis.voters_max),)
         )
 
     def stayers(self) -> list[Host]:

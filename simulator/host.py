@@ -31,6 +31,8 @@ LOST_NOTICED_SHARE = 0.5
 
 
 class Host:
+    lies = False
+
     def __init__(self, world: World, name: str, peer_id: PeerId, role: Role) -> None:
         self.world, self.name, self.id, self.role = world, name, peer_id, role
         self.signer = SimulatedSigner(peer_id, world.ring)
@@ -166,6 +168,10 @@ class Host:
         """Whether a living process could give this blob."""
         return digest in self.memory or digest in self.disk.results
 
+    def gives(self, digest: Digest) -> bool:
+        """Whether it does give it to who asks."""
+        return self.has(digest)
+
     def has_state(self, anchor: Digest) -> bool:
         return self.disk.state_of(anchor) is not None
 
@@ -238,7 +244,7 @@ class Host:
                 holders=action.holders,
                 size=action.ref.size,
                 digest=digest,
-                has=Host.has,
+                has=_gives,
                 arrived=self._arrived,
                 failed=self._not_arrived,
                 what=(digest, action.kind),
@@ -422,6 +428,10 @@ class Host:
             self.world.lives_changed()
             self.life += 1
             self._down()
+
+
+def _gives(holder: Host, digest: Digest) -> bool:
+    return holder.gives(digest)
 
 
 _PERFORM: dict[type, Callable[[Host, Any], None]] = {

@@ -125,9 +125,17 @@ def run_network(
     faults: str,
     progress: Callable[[Outcome], None] | None = None,
     mode: str = "",
+    liars: int = 0,
+    votes: str = "majority",
 ) -> dict[str, Any]:
     """Try every seed; a dictionary that can be printed as JSON. ConfigError if the values make no sense."""
-    chosen = setting(peers, rounds, faults, mode)
+    return try_seeds(seeds, setting(peers, rounds, faults, mode, liars, votes), progress)
+
+
+def try_seeds(
+    seeds: Sequence[int], chosen: Setting, progress: Callable[[Outcome], None] | None = None
+) -> dict[str, Any]:
+    """Try every seed of one setting."""
     began = time.perf_counter()
     outcomes = []
     for outcome in _outcomes(seeds, chosen):
@@ -186,5 +194,7 @@ def replay(seed: int, chosen: Setting) -> str:
     mode = f"--mode {chosen.mode} " if chosen.mode else ""
     return (
         f"atoll simulate network --peers {chosen.peers} --rounds {chosen.rounds} "
-        f"--seeds {seed}:{seed + 1} --faults {faults} {mode}--trace"
+        f"--seeds {seed}:{seed + 1} --faults {faults} {mode}"
+        f"{f'--liars {chosen.liars} ' if chosen.liars else ''}"
+        f"{f'--votes {chosen.votes} ' if chosen.votes != 'majority' else ''}--trace"
     )

@@ -10,9 +10,9 @@ from atoll.protocol.errors import ConfigError
 from atoll.protocol.ids import PeerId
 from atoll.protocol.keys import Key
 from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, RoundRules, SignedManifest, sign
-from atoll.protocol.roster import VOTERS_MAX
+from atoll.protocol.roster import VOTERS_MAX, liars_max
 from atoll.simulator.content import NUMEL, initial_state
-from atoll.simulator.traps import MOMENTS
+from atoll.simulator.traps import MOMENTS, TWO_STAGES
 
 FAULTS = (
     "crash",
@@ -55,7 +55,8 @@ class Setting:
 
     Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule. `mode` is
     one of MODES, or empty: then the seed chooses. So it does where `voters` (how many vote at most) or
-    `snapshots` (every how many rounds there is one) are 0.
+    `snapshots` (every how many rounds there is one) are 0. Of the workers, `liars` lie: how is in `liars.py`,
+    and `lies` chooses among the kinds.
     """
 
     peers: int
@@ -65,6 +66,9 @@ class Setting:
     mode: str = ""
     voters: int = 0
     snapshots: int = 0
+    votes: str = "majority"
+    liars: int = 0
+    lies: tuple[str, ...] = ()
 
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
@@ -79,6 +83,10 @@ class Setting:
         """Three of seven seeds prune their ledgers within a trial."""
         return self.snapshots or (FEW + seed % 7 if seed % 7 < 3 else SNAPSHOT_ROUNDS)
 
+    def certifies(self, votes: int, members: int) -> bool:
+        """Whether so many are a majority, or more than two thirds: worked out here again."""
+        return 2 * votes > members if self.votes == "majority" else 3 * votes > 2 * members
+
     @property
     def joining_later(self) -> int:
         """Workers that come while the run is under way, and those that take a wiped one's place."""
@@ -86,7 +94,9 @@ class Setting:
         return sum(max(1, count) for kind, count in coming.items() if kind in self.faults)
 
 
-def setting(peers: int, rounds: int, faults: str, mode: str = "") -> Setting:
+def setting(
+    peers: int, rounds: int, faults: str, mode: str = "", liars: int = 0, votes: str = "majority"
+) -> Setting:
     """A checked setting; ConfigError says what would be right."""
     if not 1 <= peers <= PEERS_MAX:
         raise ConfigError(f"peers = {peers}", "simulate network", f"1 to {PEERS_MAX} workers")
@@ -94,7 +104,14 @@ def setting(peers: int, rounds: int, faults: str, mode: str = "") -> Setting:
         raise ConfigError(f"rounds = {rounds}", "simulate network", f"1 to {ROUNDS_MAX}")
     if mode and mode not in MODES:
         raise ConfigError(f"unknown mode {mode!r}", "simulate network", f"one of {', '.join(MODES)}")
-    return Setting(peers, rounds, faults_of(faults), mode=mode)
+    if votes not in ("majority", "two-thirds"):
+        raise ConfigError(f"votes = {votes!r}", "simulate network", "'majority' or 'two-thirds'")
+    most = liars_max(peers + 1) if votes == "two-thirds" else 0
+    if not 0 <= liars <= most:
+        right = "--votes two-thirds" if votes == "majority" else f"at most {most} of {peers + 1} members"
+        raise ConfigError(f"liars = {liars}", "simulate network", right)
+    moments = (*MOMENTS, *TWO_STAGES) if votes == "two-thirds" else tuple(MOMENTS)
+    return Setting(peers, rounds, faults_of(faults), moments, mode, votes=votes, liars=liars)
 
 
 def faults_of(text: str) -> frozenset[str]:
@@ -147,12 +164,15 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         exchange=exchange,
         voters_max=chosen.voters_of(seed),
         snapshot_rounds=chosen.snapshots_of(seed),
+        votes=chosen.votes,
     )
 
 
-def manifest_of(seed: int, chosen: Setting, witness: PeerId) -> SignedManifest:
+def manifest_of(seed: int, chosen: Setting, witness: PeerId, workers: tuple[PeerId, ...]) -> SignedManifest:
     """A real, signed manifest. The first member is the witness; the workers join it as outsiders do."""
     round_rules = rules(seed, chosen)
+    policy = "open" if chosen.votes == "majority" else "allowlist"
+    allow = () if policy == "open" else workers
     return sign(
         Manifest(
             name=f"simulation {seed}",
@@ -161,7 +181,7 @@ def manifest_of(seed: int, chosen: Setting, witness: PeerId) -> SignedManifest:
             anchor_blobs=initial_state(round_rules.fragments),
             assignment=Assignment(STEPS, TOKENS),
             rounds=round_rules,
-            membership=MembershipRules(witnesses=(witness,)),
+            membership=MembershipRules(policy, witnesses=(witness,), allow=allow),
         ),
         _authority(),
     )

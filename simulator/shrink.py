@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from atoll.protocol.errors import ConfigError
+from atoll.protocol.roster import liars_max
 from atoll.simulator.run import Outcome, trial
 from atoll.simulator.setting import Setting
 from atoll.simulator.strikes import Strike
@@ -78,7 +79,8 @@ def _smaller_settings(chosen: Setting) -> Iterator[Setting]:
     for peers in range(min(3, chosen.peers), chosen.peers + 1):
         for rounds in sorted({min(2, chosen.rounds), max(1, chosen.rounds // 2), chosen.rounds}):
             if (peers, rounds) != (chosen.peers, chosen.rounds):
-                yield dataclasses.replace(chosen, peers=peers, rounds=rounds)
+                liars = min(chosen.liars, liars_max(peers + 1))
+                yield dataclasses.replace(chosen, peers=peers, rounds=rounds, liars=liars)
 
 
 def _near(seed: int, chosen: Setting, wanted: str, budget: Budget) -> Case | None:

@@ -56,6 +56,10 @@ class Trace:
                 text = f"COMMIT r{commit.body.round} v{commit.view} {self.body(commit.body)}"
             case a.Persist(a.Promised(round_, view)):
                 text = f"persist promised r{round_} v{view}"
+            case a.Persist(a.Prepared(_, round_, seen)):
+                text = f"persist prepared r{round_} v{seen.view} {seen.body[:8]}"
+            case a.Persist(a.Accused(_, evidence)):
+                text = f"persist evidence against {self.name(evidence.peer)} in v{evidence.view}"
             case a.Persist(a.Accepted() | a.Proposed() as record):
                 kind = type(record).__name__.lower()
                 text = f"persist {kind} r{record.round} v{record.view} {self.body(record.body)}"
@@ -86,8 +90,12 @@ class Trace:
         match message:
             case m.Propose(_, _, body):
                 return self.body(body)
-            case m.Vote(_, _, digest):
-                return digest[:8]
+            case m.Vote(_, _, digest, _, stage):
+                return f"{digest[:8]}{' first stage' if stage else ''}"
+            case m.Lock():
+                return f"{message.body[:8]} of {len(message.votes)}"
+            case m.Accuse():
+                return ",".join(self.name(e.peer) for e in message.evidence)
             case m.Promise(_, _, accepted):
                 return f"accepted v{accepted[0]} {accepted[1].digest[:8]}" if accepted else ""
             case m.Plan():

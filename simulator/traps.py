@@ -29,6 +29,8 @@ MOMENTS: dict[str, type] = {
     "write proposed": a.Proposed,
     "write committed": a.Committed,
 }
+TWO_STAGES: dict[str, type] = {"lock": m.Lock, "write prepared": a.Prepared, "write evidence": a.Accused}
+"""Moments that only runs with two stages of agreement have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Trap:
 
     def waits_for(self, action: a.Action) -> bool:
         thing: Any = action.message if isinstance(action, a.Send) else getattr(action, "record", None)
-        return isinstance(thing, MOMENTS[self.moment])
+        return isinstance(thing, (MOMENTS | TWO_STAGES)[self.moment])
 
     def spring(self, world: World, host: Host, action: a.Action) -> None:
         """The action is done in part, and its host is struck; the rest is up to the effect."""

@@ -17,6 +17,7 @@ from atoll.simulator.clock import Clock
 from atoll.simulator.content import Contribution
 from atoll.simulator.history import History
 from atoll.simulator.host import Host
+from atoll.simulator.liars import Liar, kinds_of
 from atoll.simulator.links import Cut, Links
 from atoll.simulator.operator import Operator
 from atoll.simulator.setting import AUTHORITY, Setting, manifest_of
@@ -42,7 +43,7 @@ class World:
         self.links = Links(random.Random(f"{seed} links"))
         self.ring = key_ring(seed, 1 + chosen.peers + chosen.joining_later)
         ids = list(self.ring.secrets)
-        self.signed = manifest_of(seed, chosen, ids[0])
+        self.signed = manifest_of(seed, chosen, ids[0], tuple(ids[1:]))
         self.ring.add(AUTHORITY)
         self.authority = SimulatedSigner(AUTHORITY, self.ring)
         self.trace = Trace(self) if traced else None
@@ -59,9 +60,13 @@ class World:
         self.hosts = {ids[0]: Host(self, "w", ids[0], Role.WITNESS)}
         for index, peer in enumerate(ids[1:], 1):
             self.hosts[peer] = Host(self, f"p{index}", peer, Role.WORKER)
-        self.named = {host.name: host for host in self.hosts.values()}
         self.waiting_to_join = ids[1 + chosen.peers :]
         self._known: tuple[PeerId, ...] = ()
+        chance = random.Random(f"{seed} liars")
+        for peer in chance.sample(ids[1 : 1 + chosen.peers], chosen.liars):
+            kinds = kinds_of(chosen.lies, chance)
+            self.hosts[peer] = Liar(self, self.hosts[peer].name, peer, kinds, random.Random(f"{seed} {peer}"))
+        self.named = {host.name: host for host in self.hosts.values()}
 
     def _watch(self, watchers: Sequence[Any]) -> None:
         """Each watcher has the methods for what it wants to see."""
@@ -108,7 +113,7 @@ class World:
         """Who of them votes."""
         chain = self.history.chain if epoch is None else self.history.chains[epoch]
         parent = chain[round_ - 2].body.digest if round_ > 1 else self.signed.run_id
-        return committee(self.members(round_, epoch), parent, self.signed.manifest.rounds.voters_max)
+        return committee(self.members(round_, epoch), parent, self.signed.manifest.rounds.committee_max)
 
     @property
     def height(self) -> int:
@@ -120,7 +125,12 @@ class World:
 
     @property
     def alive(self) -> list[Host]:
-        return [host for host in self.hosts.values() if host.alive]
+        """Those that are up and honest: whom faults strike, and of whom something is asked."""
+        return [host for host in self.hosts.values() if host.alive and not host.lies]
+
+    @property
+    def liars(self) -> list[Liar]:
+        return [host for host in self.hosts.values() if isinstance(host, Liar)]
 
     def known_to(self, host: Host) -> tuple[PeerId, ...]:
         """Whom discovery names, the dead too; in a large network another few for each who asks."""
@@ -158,7 +168,7 @@ class World:
 
     def sprung(self, host: Host, action: a.Action) -> bool:
         """Whether a trap was waiting for just this action, and took care of it."""
-        for trap in self.traps:
+        for trap in self.traps if not host.lies else ():
             if trap.waits_for(action):
                 self.traps.remove(trap)
                 trap.spring(self, host, action)
@@ -182,6 +192,8 @@ class World:
         self.note("", f"a cut heals, {len(self.links.cuts)} are left")
 
     def sent(self, host: Host, action: a.Send) -> None:
+        if host.lies:
+            return
         self.traffic.count(action.message, len(action.to))
         for see in self._on_send:
             see(host, action)
@@ -191,16 +203,18 @@ class World:
 
     def loaded(self, host: Host, state: e.StateLoaded) -> None:
         self.clock.news = True
-        for see in self._on_state:
+        for see in self._on_state if not host.lies else ():
             see(host, state)
 
     def rebased(self, host: Host, snapshot: Snapshot) -> None:
         """A peer's ledger begins after this snapshot from now on."""
-        for see in self._on_rebase:
+        for see in self._on_rebase if not host.lies else ():
             see(host, snapshot)
 
     def committed(self, host: Host, commit: Commit) -> None:
         """A peer takes a commit into its ledger. The watchers see it before it becomes part of the chain."""
+        if host.lies:
+            return
         self.clock.news = True
         for see in self._on_commit:
             see(host, commit)

@@ -14,6 +14,8 @@ from atoll.protocol.commits import COMMITS_BYTES_MAX, Commit, Snapshot
 from atoll.protocol.duties import recovery, rounds
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import PeerId, short
+from atoll.protocol.proofs import Farewell, Joining, joining_message
+from atoll.protocol.proven import farewell_objection, joining_objection
 from atoll.protocol.roster import MEMBERS_MAX
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -
     for who in peer.joiners.keys() & peer.terms.places.keys():
         if peer.terms.role_of(who) is peer.joiners[who][0]:
             del peer.joiners[who]
+            peer.joinings.pop(who, None)
     recovery.seal(peer, height)
 
 
@@ -192,12 +195,24 @@ def on_state(peer: Peer, sender: PeerId, state: m.State) -> None:
     if tuple(ref.size for ref in state.blobs) != sizes:
         peer.refuse(sender, "your state has other sizes than the manifest's model")
         return
+    if not _vouched(peer, sender, state):
+        return
     load = peer.catchup.take(state, sender, peer.ledger, peer.others())
     if load is not None:
         peer.why = f"fetches the state of round {state.round}"
         peer.out.append(load)
     elif state.round > peer.ledger.height:
         ask_new(peer, sender)
+
+
+def _vouched(peer: Peer, sender: PeerId, state: m.State) -> bool:
+    """Whether a state that no commit has confirmed yet is the word of more members than may lie."""
+    if not peer.terms.two_thirds or state.round != peer.ledger.height or state.round == 0:
+        return True
+    if sender not in peer.terms.voters:
+        return False
+    peer.vouchers[sender] = state.anchor
+    return sum(anchor == state.anchor for anchor in peer.vouchers.values()) > peer.terms.liars_max
 
 
 def on_state_loaded(peer: Peer, event: e.StateLoaded) -> None:
@@ -222,22 +237,50 @@ def on_join(peer: Peer, sender: PeerId, join: m.Join) -> None:
         answer_old(peer, sender, join.round)
         if join.round < peer.round - peer.rules.keep_rounds // 2:
             return None
-    rules = peer.config.manifest.membership
-    if reason := refusal(rules, peer.terms.run_id, sender, join.role, join.token):
+    if reason := _join_objection(peer, sender, join):
         return peer.refuse(sender, reason)
     peer.leavers.discard(sender)
     known = sender in peer.joiners or len(peer.joiners) < JOINERS_MAX
     if peer.terms.role_of(sender) is not join.role and known:
         peer.joiners[sender] = (join.role, peer.now_ms)
+        if peer.terms.two_thirds:
+            peer.joinings[sender] = Joining(sender, join.round, join.token, join.signature)
     return None
+
+
+def _join_objection(peer: Peer, sender: PeerId, join: m.Join) -> str | None:
+    rules = peer.config.manifest.membership
+    if not peer.terms.two_thirds:
+        return refusal(rules, peer.terms.run_id, sender, join.role, join.token)
+    wish = Joining(sender, join.round, join.token, join.signature)
+    return joining_objection(peer.terms, wish, join.role, rules, peer.ledger.banned, peer.signer.verify)
+
+
+def joining(peer: Peer) -> bytes:
+    """This peer's own word that it wants to join, where a leader's is not enough."""
+    if not peer.terms.two_thirds:
+        return b""
+    return peer.signer.sign(joining_message(peer.terms.place, peer.role))
 
 
 def on_leave(peer: Peer, sender: PeerId, leave: m.Leave) -> None:
     if abs(leave.round - peer.round) > 1:
-        return  # of long ago: it may have come back since
+        return None  # of long ago: it may have come back since
+    if peer.terms.two_thirds:
+        return take_farewell(peer, Farewell(sender, leave.round, leave.signature))
     peer.joiners.pop(sender, None)
     if sender in peer.terms.places:
         peer.leavers.add(sender)
+    return None
+
+
+def take_farewell(peer: Peer, farewell: Farewell) -> None:
+    """Keep a member's own word that it goes, for the next body."""
+    if farewell.peer in peer.terms.places:
+        if reason := farewell_objection(peer.terms, farewell, peer.signer.verify):
+            return peer.refuse(farewell.peer, reason)
+        peer.farewells[farewell.peer] = farewell
+    return None
 
 
 def on_found(peer: Peer, event: e.Found) -> None:

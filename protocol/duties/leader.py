@@ -9,9 +9,10 @@ from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.commits import Body, Commit, Kind, vote_message
-from atoll.protocol.duties import chain, collector, rounds
+from atoll.protocol.duties import chain, collector, rounds, stages
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading, Wait, decide
+from atoll.protocol.proofs import Farewell
 from atoll.protocol.roster import Role
 from atoll.protocol.terms import objection
 
@@ -31,10 +32,10 @@ def react(peer: Peer) -> None:
         peer.why = f"hears {here} of {len(peer.terms.voters)} members"
         return
     proposed = peer.proposed
-    if lead.bound_to is not None:
-        _propose(peer, lead, lead.bound_to, "a body that may have been committed")
-    elif proposed and proposed[0] == peer.view:
+    if proposed and proposed[0] == peer.view:
         _propose(peer, lead, proposed[1], "the body proposed before a restart")
+    elif lead.bound_to is not None:
+        _propose(peer, lead, lead.bound_to, "a body that may have been committed")
     elif lead.exchange is None:
         _decide(peer, lead)
     if lead.exchange is not None and lead.body is None:
@@ -104,7 +105,10 @@ def _joiners(peer: Peer) -> dict[PeerId, Role]:
 def _propose_new(peer: Peer, lead: Leading, kind: Kind, reason: str) -> None:
     assert peer.catchup.anchor is not None
     lead.leaving |= peer.leavers
-    body = lead.make_body(kind, peer.catchup.anchor, _heard(peer, peer.terms.peers), _joiners(peer))
+    heard = _heard(peer, peer.terms.peers)
+    body = lead.make_body(kind, peer.catchup.anchor, heard, _joiners(peer))
+    if peer.terms.two_thirds:
+        body = stages.settle(peer, body, heard)
     _propose(peer, lead, body, reason)
 
 
@@ -122,6 +126,8 @@ def _heard(peer: Peer, members: Collection[PeerId]) -> set[PeerId]:
 
 def _propose(peer: Peer, lead: Leading, body: Body, reason: str) -> None:
     """One body in a view, whatever happens: on disk before anybody hears of it."""
+    if peer.terms.two_thirds and not stages.sign(peer, lead, body):
+        return
     peer.why = f"proposed {body.kind.name.lower()} {body.round}: {reason}"
     lead.body = body
     peer.saved.proposed = (peer.round, peer.view, body)
@@ -141,11 +147,16 @@ def on_offer(peer: Peer, sender: PeerId, offer: m.Offer) -> None:
         peer.leading.rejected[sender] = "started from another anchor"
         peer.refuse(sender, STRAY)
         return
+    if offer.leaving and peer.terms.two_thirds:
+        chain.take_farewell(peer, Farewell(sender, offer.round, offer.farewell))
     peer.leading.offer(sender, offer, peer.now_ms)
 
 
 def on_promise(peer: Peer, sender: PeerId, promise: m.Promise) -> None:
     if not rounds.follow(peer, promise.view) or peer.leading is None:
+        return
+    if peer.terms.two_thirds:
+        stages.on_promise(peer, peer.leading, sender, promise)
         return
     accepted, anchor = promise.accepted, peer.catchup.anchor
     if accepted is not None:
@@ -169,13 +180,22 @@ def on_held(peer: Peer, sender: PeerId, held: m.Held) -> None:
 def on_reduced(peer: Peer, sender: PeerId, reduced: m.Reduced) -> None:
     if rounds.follow(peer, reduced.view) and peer.leading is not None and peer.collecting is None:
         peer.leading.reduced(sender, reduced)
+        if differ := peer.leading.disputed():
+            _move_parts(peer, peer.leading, ())
+            peer.why = f"sums of part {', '.join(map(str, differ))} differ: others sum again"
 
 
 def on_vote(peer: Peer, sender: PeerId, vote: m.Vote) -> None:
     lead = peer.leading
-    if not rounds.follow(peer, vote.view) or lead is None or lead.body is None or sender in lead.votes:
+    if not rounds.follow(peer, vote.view) or lead is None or lead.body is None:
         return
-    message = vote_message(peer.terms.run_id, peer.round, peer.view, lead.body.digest)
+    if peer.terms.two_thirds:
+        if stages.count(peer, lead, sender, vote):
+            _commit(peer, lead, lead.body)
+        return
+    if sender in lead.votes:
+        return
+    message = vote_message(peer.terms.run_id, peer.round, peer.view, lead.body.digest, peer.terms.epoch)
     if vote.body != lead.body.digest or not peer.signer.verify(sender, message, vote.signature):
         peer.refuse(sender, "your vote is not for the body that was proposed")
         return
@@ -184,8 +204,12 @@ def on_vote(peer: Peer, sender: PeerId, vote: m.Vote) -> None:
         return
     lead.votes[sender] = vote.signature
     if len(lead.votes) >= peer.terms.majority:
-        commit = Commit(lead.body, peer.view, tuple(sorted(lead.votes.items())))
-        chain.adopt(peer, (commit,), chain.audience(peer, commit))
+        _commit(peer, lead, lead.body)
+
+
+def _commit(peer: Peer, lead: Leading, body: Body) -> None:
+    commit = Commit(body, peer.view, tuple(sorted(lead.votes.items())))
+    chain.adopt(peer, (commit,), chain.audience(peer, commit))
 
 
 # ---- owners that keep a stage waiting -----------------------------------------------------------

@@ -31,6 +31,7 @@ def on_retry(peer: Peer) -> None:
         _ask_around(peer)
     ask_for_role(peer)
     if peer.active:
+        rounds.announce(peer)
         _to_leader(peer)
         _as_leader(peer)
 
@@ -47,8 +48,9 @@ def ask_for_role(peer: Peer) -> None:
     if not peer.ready or peer.finishing or peer.terms.complete:
         return
     if peer.terms.role_of(peer.me) is not peer.role:
-        join = m.Join(peer.round, peer.role, peer.config.token)
-        leaders = dict.fromkeys(peer.terms.leader(peer.view + more) for more in range(LEADERS_ASKED))
+        join = m.Join(peer.round, peer.role, peer.config.token, chain.joining(peer))
+        asked = max(LEADERS_ASKED, peer.terms.liars_max + 1)
+        leaders = dict.fromkeys(peer.terms.leader(peer.view + more) for more in range(asked))
         peer.post([(tuple(leaders), join)])
 
 
@@ -56,6 +58,10 @@ def _to_leader(peer: Peer) -> None:
     """Whatever this member owes its leader; a sign of life at least."""
     if peer.leader == peer.me:
         return
+    if peer.evidence:
+        peer.tell(peer.leader, m.Accuse(peer.round, tuple(peer.evidence.values())))
+    if peer.prepared is not None:
+        peer.tell(peer.leader, peer.prepared)
     if peer.voted is not None:
         peer.tell(peer.leader, peer.voted)
     elif peer.owning.parts:
@@ -71,7 +77,7 @@ def _to_leader(peer: Peer) -> None:
     if peer.mine is None and peer.voted is None and rounds.due(peer, peer.rules.lease_ms // 3):
         peer.tell(peer.leader, m.Alive(peer.round, peer.view, peer.progress))
     if peer.finishing and peer.mine is None:
-        peer.tell(peer.leader, m.Leave(peer.round, "finish"))
+        peer.tell(peer.leader, m.Leave(peer.round, "finish", rounds.farewell(peer)))
 
 
 def _as_leader(peer: Peer) -> None:

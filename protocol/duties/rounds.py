@@ -8,11 +8,14 @@ from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.duties import voter
+from atoll.protocol.evidence import Notebook
 from atoll.protocol.fragments import fragment_of
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading
 from atoll.protocol.owning import Owning
+from atoll.protocol.proofs import farewell_message, promise_message
 from atoll.protocol.terms import parts_of, terms_of
+from atoll.protocol.views import Views
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
@@ -35,6 +38,10 @@ def enter_round(peer: Peer) -> None:
     peer.since_ms, peer.asked_ms = peer.now_ms, peer.now_ms - rules.retry_ms
     peer.retries = peer.hops = peer.progress = 0
     peer.answered = set()
+    peer.views, peer.notebook = Views(), Notebook(peer.terms.place)
+    peer.vouchers.clear()
+    peer.evidence = {who: e for who, e in peer.evidence.items() if who in peer.terms.places}
+    peer.farewells = {who: f for who, f in peer.farewells.items() if who in peer.terms.places}
     peer.leavers &= peer.terms.places.keys()
     peer.fetching.clear()
     kept = peer.round - rules.keep_rounds
@@ -54,7 +61,7 @@ def enter_round(peer: Peer) -> None:
 def start_view(peer: Peer, view: int) -> None:
     peer.view, peer.planned, peer.plan_ms = view, False, None
     peer.proposal, peer.voted, peer.fetch_failures, peer.reported = None, None, 0, {}
-    peer.lacking = None
+    peer.prepared = peer.lock = peer.lacking = None
     leads = peer.is_member and peer.leader == peer.me
     peer.leading = Leading(peer.terms, view, peer.since_ms) if leads else None
     peer.owning = Owning(peer.round, view, len(peer.terms.part_bytes))
@@ -73,6 +80,10 @@ def due(peer: Peer, interval_ms: int) -> bool:
 def bear(peer: Peer) -> None:
     """The leader showed that it goes on: bear its silence for another while."""
     peer.patience_end_ms = peer.now_ms + peer.terms.patience_ms(peer.view)
+    if peer.terms.liars_max and peer.leader != peer.me:
+        trained_ms = max(peer.view_ms, peer.since_ms + peer.rules.train_ms_max)
+        end_ms = trained_ms + 2 * peer.terms.patience_ms(peer.view)
+        peer.patience_end_ms = min(peer.patience_end_ms, end_ms)  # it may only seem to go on
 
 
 def may_wait(peer: Peer) -> bool:
@@ -90,6 +101,33 @@ def enter_view(peer: Peer, view: int) -> None:
     prepare(peer)
     promise(peer)
     offer(peer)
+    announce(peer)
+
+
+def announce(peer: Peer) -> None:
+    """Where one word moves nobody, everybody must hear who is in which later view."""
+    if peer.terms.two_thirds and peer.view:
+        others = tuple(voter for voter in peer.terms.voters if voter != peer.me)
+        peer.post([(others, m.Alive(peer.round, peer.view, peer.progress))])
+
+
+def hear_view(peer: Peer, sender: PeerId, message: m.Message) -> None:
+    """Note which view a member is in; follow when more have gone there than may lie."""
+    view = getattr(message, "view", 0)
+    if sender == peer.me or not 0 < view <= VIEW_MAX:
+        return
+    before = together(peer)
+    peer.views.hear(sender, view)
+    vouched = peer.views.vouched(peer.terms.liars_max)
+    if vouched > peer.view:
+        enter_view(peer, vouched)
+    elif not before and together(peer):
+        bear(peer)
+
+
+def together(peer: Peer) -> bool:
+    """Whether enough members are in this view to leave it together, if they must."""
+    return not peer.terms.two_thirds or peer.views.together(peer.view, peer.terms.majority)
 
 
 def prepare(peer: Peer) -> None:
@@ -101,22 +139,35 @@ def prepare(peer: Peer) -> None:
 def promise(peer: Peer) -> None:
     if not peer.votes:
         return
-    peer.tell(peer.leader, m.Promise(peer.round, peer.view, peer.accepted))
+    accepted = peer.accepted
+    if not peer.terms.two_thirds:
+        peer.tell(peer.leader, m.Promise(peer.round, peer.view, accepted))
+        return
+    word = None if accepted is None else (accepted[0], accepted[1].digest)
+    signature = peer.signer.sign(promise_message(peer.terms.place, peer.view, word))
+    certificate = peer.saved.certificate if accepted is not None else ()
+    peer.tell(peer.leader, m.Promise(peer.round, peer.view, accepted, signature, certificate, peer.sighting))
 
 
 def offer(peer: Peer) -> None:
     """Offer the pseudo-gradient of this round, if it is there, to whoever leads now."""
-    mine = peer.mine
+    mine, bye = peer.mine, farewell(peer) if peer.finishing else b""
     if mine is not None:
+        parts, anchor = mine.parts, mine.anchor
         peer.tell(
             peer.leader,
-            m.Offer(peer.round, peer.view, mine.anchor, mine.tokens, mine.steps, mine.parts, peer.finishing),
+            m.Offer(peer.round, peer.view, anchor, mine.tokens, mine.steps, parts, peer.finishing, bye),
         )
+
+
+def farewell(peer: Peer) -> bytes:
+    """This peer's own word that it goes, where a leader's is not enough."""
+    return peer.signer.sign(farewell_message(peer.terms.place)) if peer.terms.two_thirds else b""
 
 
 def follow(peer: Peer, view: int) -> bool:
     """Whether a message of `view` is of my view, after entering it if it is a later one."""
-    if peer.view < view <= VIEW_MAX and peer.active:
+    if peer.view < view <= VIEW_MAX and peer.active and not peer.terms.two_thirds:
         enter_view(peer, view)
     return view == peer.view
 
@@ -135,13 +186,18 @@ def obey(peer: Peer, sender: PeerId, view: int) -> bool:
 
 def hop(peer: Peer) -> None:
     """Leave a leader that is surely gone, without waiting; once around per deadline at most."""
-    if peer.active and peer.hops < len(peer.terms.voters):
+    if peer.active and peer.hops < len(peer.terms.voters) and together(peer):
         peer.hops += 1
         enter_view(peer, next_view(peer))
 
 
 def next_view(peer: Peer) -> int:
-    """The next view whose leader is not known to be gone; just the next one if all are."""
+    """The next view whose leader is not known to be gone; just the next one if all are.
+
+    Where some may lie all go through the same views, or too few would be together in any.
+    """
+    if peer.terms.two_thirds:
+        return peer.view + 1
     later = range(peer.view + 1, peer.view + 1 + len(peer.terms.voters))
     return next((view for view in later if peer.terms.leader(view) not in peer.lost), peer.view + 1)
 
@@ -158,9 +214,13 @@ def on_deadline(peer: Peer) -> None:
     if peer.now_ms < peer.patience_end_ms:
         peer.timer("deadline", peer.patience_end_ms - peer.now_ms)
         return
+    if not together(peer):
+        peer.timer("deadline", peer.rules.retry_ms)
+        return
     peer.hops = 0
     peer.why = f"{short(peer.leader)} led view {peer.view} for too long"
-    peer.lost |= voter.withholding(peer)
+    if not peer.terms.two_thirds:  # else a lying leader could name any as who holds a blob
+        peer.lost |= voter.withholding(peer)
     enter_view(peer, next_view(peer))
 
 

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import messages as m
 from atoll.protocol.commits import vote_message
-from atoll.protocol.duties import rounds
+from atoll.protocol.duties import rounds, stages
 from atoll.protocol.ids import PeerId
-from atoll.protocol.terms import objection
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
 
 
 def on_propose(peer: Peer, sender: PeerId, propose: m.Propose) -> None:
+    if peer.terms.two_thirds and not stages.may_take(peer, sender, propose):
+        return
     if not rounds.obey(peer, sender, propose.view) or not peer.votes:
         return
     accepted = peer.accepted
@@ -35,14 +36,14 @@ def react(peer: Peer) -> None:
     if peer.lacking is None:
         _judge(peer, proposal)
     if peer.lacking is not None and not peer.lacking:
-        _vote(peer, proposal)
+        stages.vote(peer, proposal) if peer.terms.two_thirds else _vote(peer, proposal)
 
 
 def _judge(peer: Peer, proposal: m.Propose) -> None:
     """Refuse a body that is not in order; else note which of its blobs are lacking, and ask for them."""
     anchor = peer.catchup.anchor
     assert anchor is not None
-    if reason := objection(peer.terms, proposal.body, anchor):
+    if reason := stages.objection(peer, proposal.body, anchor):
         peer.proposal = None
         peer.refuse(peer.leader, reason)
     else:
@@ -70,7 +71,7 @@ def _holders(peer: Peer, proposal: m.Propose, part: int) -> tuple[PeerId, ...]:
     """Whom to ask for a part: its owner, or whoever accepted the body before; at last the leader."""
     holders = proposal.holders
     if proposal.by_part:
-        holders = holders[part : part + 1]
+        holders = holders[part :: len(proposal.body.blobs)]
     return tuple(holder for holder in dict.fromkeys((*holders, peer.leader)) if holder != peer.me)
 
 
@@ -78,6 +79,6 @@ def _vote(peer: Peer, proposal: m.Propose) -> None:
     body = proposal.body
     peer.saved.accepted = (peer.round, peer.view, body)
     peer.out.append(a.Persist(a.Accepted(peer.round, peer.view, body)))
-    message = vote_message(peer.terms.run_id, peer.round, peer.view, body.digest)
+    message = vote_message(peer.terms.run_id, peer.round, peer.view, body.digest, peer.terms.epoch)
     peer.voted = m.Vote(peer.round, peer.view, body.digest, peer.signer.sign(message))
     peer.tell(peer.leader, peer.voted)

@@ -94,7 +94,8 @@ def on_finish(peer: Peer, event: e.Finish) -> None:
     peer.finishing = True
     if event.now or not peer.active or peer.config.role is Role.WITNESS:
         if peer.is_member:
-            peer.post([(peer.terms.voters_but(peer.me), m.Leave(peer.round, "left"))])
+            left = m.Leave(peer.round, "left", rounds.farewell(peer))
+            peer.post([(peer.terms.voters_but(peer.me), left)])
         rounds.end(peer, "left")
     else:
         rounds.offer(peer)

@@ -26,6 +26,17 @@ from atoll.protocol.commits import (
 )
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_from_bytes, readable
+from atoll.protocol.proofs import (
+    evidence_from_wire,
+    evidence_to_wire,
+    justification_from_wire,
+    justification_to_wire,
+    sighting_from_wire,
+    sighting_to_wire,
+    signatures_from_wire,
+    signatures_to_wire,
+    stage_from_wire,
+)
 from atoll.protocol.roster import MEMBERS_MAX, Role
 from atoll.protocol.wire import messages_pb2 as wire
 
@@ -54,6 +65,7 @@ def _offer(o: m.Offer) -> wire.Offer:
         steps=o.steps,
         parts=[ref_to_wire(ref) for ref in o.parts],
         leaving=o.leaving,
+        farewell=o.farewell,
     )
 
 
@@ -66,11 +78,24 @@ def _reduced(r: m.Reduced) -> wire.Reduced:
 
 
 def _propose(p: m.Propose) -> wire.Propose:
-    return wire.Propose(view=p.view, body=p.body.encoded, holders=p.holders, by_part=p.by_part)
+    return wire.Propose(
+        view=p.view,
+        body=p.body.encoded,
+        holders=p.holders,
+        by_part=p.by_part,
+        signature=p.signature,
+        justification=justification_to_wire(p.justification),
+    )
 
 
 def _vote(v: m.Vote) -> wire.Vote:
-    return wire.Vote(view=v.view, body_digest=digest_bytes(v.body), signature=v.signature)
+    stage = wire.Stage.Name(v.stage)
+    return wire.Vote(view=v.view, body_digest=digest_bytes(v.body), signature=v.signature, stage=stage)
+
+
+def _lock(lock: m.Lock) -> wire.Lock:
+    votes = signatures_to_wire(lock.votes)
+    return wire.Lock(view=lock.view, body_digest=digest_bytes(lock.body), votes=votes)
 
 
 def _commits(c: m.Commits) -> wire.Commits:
@@ -94,10 +119,16 @@ def _plan(plan: m.Plan) -> wire.Plan:
 
 
 def _promise(promise: m.Promise) -> wire.Promise:
-    if promise.accepted is None:
-        return wire.Promise(view=promise.view)
-    view, body = promise.accepted
-    return wire.Promise(view=promise.view, accepted=True, accepted_view=view, accepted_body=body.encoded)
+    message = wire.Promise(
+        view=promise.view,
+        signature=promise.signature,
+        certificate=signatures_to_wire(promise.certificate),
+        seen=sighting_to_wire(promise.seen),
+    )
+    if promise.accepted is not None:
+        view, body = promise.accepted
+        message.accepted, message.accepted_view, message.accepted_body = True, view, body.encoded
+    return message
 
 
 def nobody(parent: Digest) -> None:
@@ -150,7 +181,9 @@ def _contributors(contributors: Any) -> tuple[Contributor, ...]:
 
 
 def _read_offer(round_: int, o: wire.Offer) -> m.Offer:
-    return m.Offer(round_, o.view, digest_from_bytes(o.anchor), o.tokens, o.steps, _refs(o.parts), o.leaving)
+    return m.Offer(
+        round_, o.view, digest_from_bytes(o.anchor), o.tokens, o.steps, _refs(o.parts), o.leaving, o.farewell
+    )
 
 
 def _read_plan(round_: int, p: wire.Plan) -> m.Plan:
@@ -161,12 +194,23 @@ def _read_plan(round_: int, p: wire.Plan) -> m.Plan:
 
 
 def _read_propose(round_: int, p: wire.Propose, rosters: Rosters) -> m.Propose:
-    return m.Propose(round_, p.view, body_from_bytes(p.body, rosters), _peers(p.holders), p.by_part)
+    why = justification_from_wire(p.justification) if p.HasField("justification") else None
+    body, holders = body_from_bytes(p.body, rosters), _peers(p.holders)
+    return m.Propose(round_, p.view, body, holders, p.by_part, p.signature, why)
+
+
+def _read_vote(round_: int, v: wire.Vote) -> m.Vote:
+    return m.Vote(round_, v.view, digest_from_bytes(v.body_digest), v.signature, stage_from_wire(v.stage))
+
+
+def _read_lock(round_: int, lock: wire.Lock) -> m.Lock:
+    return m.Lock(round_, lock.view, digest_from_bytes(lock.body_digest), signatures_from_wire(lock.votes))
 
 
 def _read_promise(round_: int, p: wire.Promise, rosters: Rosters) -> m.Promise:
     accepted = (p.accepted_view, body_from_bytes(p.accepted_body, rosters)) if p.accepted else None
-    return m.Promise(round_, p.view, accepted)
+    seen = sighting_from_wire(p.seen) if p.HasField("seen") else None
+    return m.Promise(round_, p.view, accepted, p.signature, signatures_from_wire(p.certificate), seen)
 
 
 def _read_commits(round_: int, c: wire.Commits, rosters: Rosters) -> m.Commits:
@@ -193,7 +237,7 @@ def _read_join(round_: int, j: wire.Join) -> m.Join:
         role = Role(j.role)
     except ValueError:
         raise RemoteProtocolError(f"role {j.role} is unknown") from None
-    return m.Join(round_, role, j.token)
+    return m.Join(round_, role, j.token, j.signature)
 
 
 _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
@@ -210,12 +254,14 @@ _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     m.Promise: ("promise", _promise),
     m.Commits: ("commits", _commits),
     m.AskCommits: ("ask_commits", lambda a: wire.AskCommits()),
-    m.Join: ("join", lambda j: wire.Join(role=wire.Role.Name(j.role), token=j.token)),
-    m.Leave: ("leave", lambda v: wire.Leave(reason=v.reason)),
+    m.Join: ("join", lambda j: wire.Join(role=wire.Role.Name(j.role), token=j.token, signature=j.signature)),
+    m.Leave: ("leave", lambda v: wire.Leave(reason=v.reason, signature=v.signature)),
     m.AskState: ("ask_state", lambda a: wire.AskState()),
     m.State: ("state", _state),
     m.Seal: ("seal", lambda s: wire.Seal(at=s.at, signature=s.signature)),
     m.Refuse: ("refuse", lambda r: wire.Refuse(reason=r.reason)),
+    m.Lock: ("lock", _lock),
+    m.Accuse: ("accuse", lambda a: wire.Accuse(evidence=evidence_to_wire(a.evidence))),
 }
 
 _READERS: dict[str, Callable[[int, Any], m.Message]] = {
@@ -226,15 +272,17 @@ _READERS: dict[str, Callable[[int, Any], m.Message]] = {
     "held": lambda r, h: m.Held(r, h.view, h.part, _peers(h.peers)),
     "cut": lambda r, c: m.Cut(r, c.view, c.revision, _contributors(c.contributors)),
     "reduced": lambda r, d: m.Reduced(r, d.view, d.revision, d.part, ref_from_wire(d.blob)),
-    "vote": lambda r, v: m.Vote(r, v.view, digest_from_bytes(v.body_digest), v.signature),
+    "vote": _read_vote,
     "prepare": lambda r, p: m.Prepare(r, p.view),
     "ask_commits": lambda r, a: m.AskCommits(r),
     "join": _read_join,
-    "leave": lambda r, v: m.Leave(r, readable(v.reason)),
+    "leave": lambda r, v: m.Leave(r, readable(v.reason), v.signature),
     "ask_state": lambda r, a: m.AskState(r),
     "state": lambda r, s: m.State(r, digest_from_bytes(s.anchor), _refs(s.blobs)),
     "refuse": lambda r, x: m.Refuse(r, readable(x.reason)),
     "seal": lambda r, s: m.Seal(r, s.at, s.signature),
+    "lock": _read_lock,
+    "accuse": lambda r, a: m.Accuse(r, evidence_from_wire(a.evidence)),
 }
 
 _BODY_READERS: dict[str, Callable[[int, Any, Rosters], m.Message]] = {

@@ -19,6 +19,11 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SKIP: _ClassVar[Kind]
     SETTINGS: _ClassVar[Kind]
     RECOVERY: _ClassVar[Kind]
+
+class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMMIT: _ClassVar[Stage]
+    PREPARE: _ClassVar[Stage]
 WORKER: Role
 WITNESS: Role
 PAUSED: Role
@@ -26,6 +31,8 @@ UPDATE: Kind
 SKIP: Kind
 SETTINGS: Kind
 RECOVERY: Kind
+COMMIT: Stage
+PREPARE: Stage
 
 class Envelope(_message.Message):
     __slots__ = ("version", "run_id", "public_key", "body", "signature", "record")
@@ -112,7 +119,7 @@ class Contributor(_message.Message):
     def __init__(self, peer: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class Body(_message.Message):
-    __slots__ = ("run_id", "round", "parent", "fragment", "kind", "contributors", "rejected", "blobs", "anchor", "members", "epoch")
+    __slots__ = ("run_id", "round", "parent", "fragment", "kind", "contributors", "rejected", "blobs", "anchor", "members", "epoch", "evidence", "joining", "farewells")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
@@ -124,6 +131,9 @@ class Body(_message.Message):
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    JOINING_FIELD_NUMBER: _ClassVar[int]
+    FAREWELLS_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     round: int
     parent: bytes
@@ -135,23 +145,110 @@ class Body(_message.Message):
     anchor: bytes
     members: Changes
     epoch: int
-    def __init__(self, run_id: _Optional[bytes] = ..., round: _Optional[int] = ..., parent: _Optional[bytes] = ..., fragment: _Optional[int] = ..., kind: _Optional[_Union[Kind, str]] = ..., contributors: _Optional[_Union[Contributions, _Mapping]] = ..., rejected: _Optional[_Iterable[_Union[Rejections, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., anchor: _Optional[bytes] = ..., members: _Optional[_Union[Changes, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
+    evidence: _containers.RepeatedCompositeFieldContainer[Equivocation]
+    joining: _containers.RepeatedCompositeFieldContainer[Joining]
+    farewells: _containers.RepeatedCompositeFieldContainer[Farewell]
+    def __init__(self, run_id: _Optional[bytes] = ..., round: _Optional[int] = ..., parent: _Optional[bytes] = ..., fragment: _Optional[int] = ..., kind: _Optional[_Union[Kind, str]] = ..., contributors: _Optional[_Union[Contributions, _Mapping]] = ..., rejected: _Optional[_Iterable[_Union[Rejections, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., anchor: _Optional[bytes] = ..., members: _Optional[_Union[Changes, _Mapping]] = ..., epoch: _Optional[int] = ..., evidence: _Optional[_Iterable[_Union[Equivocation, _Mapping]]] = ..., joining: _Optional[_Iterable[_Union[Joining, _Mapping]]] = ..., farewells: _Optional[_Iterable[_Union[Farewell, _Mapping]]] = ...) -> None: ...
+
+class VoteSignature(_message.Message):
+    __slots__ = ("peer", "signature")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    signature: bytes
+    def __init__(self, peer: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Equivocation(_message.Message):
+    __slots__ = ("peer", "round", "view", "stage", "bodies", "signatures", "epoch", "place")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    BODIES_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURES_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    round: int
+    view: int
+    stage: Stage
+    bodies: _containers.RepeatedScalarFieldContainer[bytes]
+    signatures: _containers.RepeatedScalarFieldContainer[bytes]
+    epoch: int
+    place: int
+    def __init__(self, peer: _Optional[str] = ..., round: _Optional[int] = ..., view: _Optional[int] = ..., stage: _Optional[_Union[Stage, str]] = ..., bodies: _Optional[_Iterable[bytes]] = ..., signatures: _Optional[_Iterable[bytes]] = ..., epoch: _Optional[int] = ..., place: _Optional[int] = ...) -> None: ...
+
+class Joining(_message.Message):
+    __slots__ = ("peer", "round", "token", "signature")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    round: int
+    token: bytes
+    signature: bytes
+    def __init__(self, peer: _Optional[str] = ..., round: _Optional[int] = ..., token: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Farewell(_message.Message):
+    __slots__ = ("place", "round", "signature")
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    place: int
+    round: int
+    signature: bytes
+    def __init__(self, place: _Optional[int] = ..., round: _Optional[int] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class SignedPromise(_message.Message):
+    __slots__ = ("peer", "accepted", "accepted_view", "accepted_body", "signature")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_VIEW_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_BODY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    accepted: bool
+    accepted_view: int
+    accepted_body: bytes
+    signature: bytes
+    def __init__(self, peer: _Optional[str] = ..., accepted: _Optional[bool] = ..., accepted_view: _Optional[int] = ..., accepted_body: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Justification(_message.Message):
+    __slots__ = ("promises", "certificate")
+    PROMISES_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    promises: _containers.RepeatedCompositeFieldContainer[SignedPromise]
+    certificate: _containers.RepeatedCompositeFieldContainer[VoteSignature]
+    def __init__(self, promises: _Optional[_Iterable[_Union[SignedPromise, _Mapping]]] = ..., certificate: _Optional[_Iterable[_Union[VoteSignature, _Mapping]]] = ...) -> None: ...
+
+class Sighting(_message.Message):
+    __slots__ = ("view", "body", "signature")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    body: bytes
+    signature: bytes
+    def __init__(self, view: _Optional[int] = ..., body: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("round", "epoch", "head", "updates", "members", "signature")
+    __slots__ = ("round", "epoch", "head", "updates", "members", "signature", "banned")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    BANNED_FIELD_NUMBER: _ClassVar[int]
     round: int
     epoch: int
     head: bytes
     updates: int
     members: _containers.RepeatedCompositeFieldContainer[Member]
     signature: bytes
-    def __init__(self, round: _Optional[int] = ..., epoch: _Optional[int] = ..., head: _Optional[bytes] = ..., updates: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    banned: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, round: _Optional[int] = ..., epoch: _Optional[int] = ..., head: _Optional[bytes] = ..., updates: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., signature: _Optional[bytes] = ..., banned: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Commit(_message.Message):
     __slots__ = ("body", "view", "voters", "signatures", "authority", "packed")
@@ -170,20 +267,22 @@ class Commit(_message.Message):
     def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., voters: _Optional[_Iterable[int]] = ..., signatures: _Optional[_Iterable[bytes]] = ..., authority: _Optional[str] = ..., packed: _Optional[bytes] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving")
+    __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving", "farewell")
     VIEW_FIELD_NUMBER: _ClassVar[int]
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
+    FAREWELL_FIELD_NUMBER: _ClassVar[int]
     view: int
     anchor: bytes
     tokens: int
     steps: int
     parts: _containers.RepeatedCompositeFieldContainer[BlobRef]
     leaving: bool
-    def __init__(self, view: _Optional[int] = ..., anchor: _Optional[bytes] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., leaving: _Optional[bool] = ...) -> None: ...
+    farewell: bytes
+    def __init__(self, view: _Optional[int] = ..., anchor: _Optional[bytes] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., leaving: _Optional[bool] = ..., farewell: _Optional[bytes] = ...) -> None: ...
 
 class Alive(_message.Message):
     __slots__ = ("view", "steps")
@@ -254,38 +353,66 @@ class Reduced(_message.Message):
     def __init__(self, view: _Optional[int] = ..., revision: _Optional[int] = ..., part: _Optional[int] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
 
 class Propose(_message.Message):
-    __slots__ = ("view", "body", "holders", "by_part")
+    __slots__ = ("view", "body", "holders", "by_part", "signature", "justification")
     VIEW_FIELD_NUMBER: _ClassVar[int]
     BODY_FIELD_NUMBER: _ClassVar[int]
     HOLDERS_FIELD_NUMBER: _ClassVar[int]
     BY_PART_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    JUSTIFICATION_FIELD_NUMBER: _ClassVar[int]
     view: int
     body: bytes
     holders: _containers.RepeatedScalarFieldContainer[str]
     by_part: bool
-    def __init__(self, view: _Optional[int] = ..., body: _Optional[bytes] = ..., holders: _Optional[_Iterable[str]] = ..., by_part: _Optional[bool] = ...) -> None: ...
+    signature: bytes
+    justification: Justification
+    def __init__(self, view: _Optional[int] = ..., body: _Optional[bytes] = ..., holders: _Optional[_Iterable[str]] = ..., by_part: _Optional[bool] = ..., signature: _Optional[bytes] = ..., justification: _Optional[_Union[Justification, _Mapping]] = ...) -> None: ...
 
 class Vote(_message.Message):
-    __slots__ = ("view", "body_digest", "signature")
+    __slots__ = ("view", "body_digest", "signature", "stage")
     VIEW_FIELD_NUMBER: _ClassVar[int]
     BODY_DIGEST_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
     view: int
     body_digest: bytes
     signature: bytes
-    def __init__(self, view: _Optional[int] = ..., body_digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    stage: Stage
+    def __init__(self, view: _Optional[int] = ..., body_digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., stage: _Optional[_Union[Stage, str]] = ...) -> None: ...
 
 class Promise(_message.Message):
-    __slots__ = ("view", "accepted", "accepted_view", "accepted_body")
+    __slots__ = ("view", "accepted", "accepted_view", "accepted_body", "signature", "certificate", "seen")
     VIEW_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_VIEW_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_BODY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     view: int
     accepted: bool
     accepted_view: int
     accepted_body: bytes
-    def __init__(self, view: _Optional[int] = ..., accepted: _Optional[bool] = ..., accepted_view: _Optional[int] = ..., accepted_body: _Optional[bytes] = ...) -> None: ...
+    signature: bytes
+    certificate: _containers.RepeatedCompositeFieldContainer[VoteSignature]
+    seen: Sighting
+    def __init__(self, view: _Optional[int] = ..., accepted: _Optional[bool] = ..., accepted_view: _Optional[int] = ..., accepted_body: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificate: _Optional[_Iterable[_Union[VoteSignature, _Mapping]]] = ..., seen: _Optional[_Union[Sighting, _Mapping]] = ...) -> None: ...
+
+class Lock(_message.Message):
+    __slots__ = ("view", "body_digest", "votes")
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    BODY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    VOTES_FIELD_NUMBER: _ClassVar[int]
+    view: int
+    body_digest: bytes
+    votes: _containers.RepeatedCompositeFieldContainer[VoteSignature]
+    def __init__(self, view: _Optional[int] = ..., body_digest: _Optional[bytes] = ..., votes: _Optional[_Iterable[_Union[VoteSignature, _Mapping]]] = ...) -> None: ...
+
+class Accuse(_message.Message):
+    __slots__ = ("evidence",)
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    evidence: _containers.RepeatedCompositeFieldContainer[Equivocation]
+    def __init__(self, evidence: _Optional[_Iterable[_Union[Equivocation, _Mapping]]] = ...) -> None: ...
 
 class Prepare(_message.Message):
     __slots__ = ("view",)
@@ -316,18 +443,22 @@ class AskCommits(_message.Message):
     def __init__(self) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("role", "token")
+    __slots__ = ("role", "token", "signature")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     role: Role
     token: bytes
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., token: _Optional[bytes] = ...) -> None: ...
+    signature: bytes
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., token: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Leave(_message.Message):
-    __slots__ = ("reason",)
+    __slots__ = ("reason", "signature")
     REASON_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     reason: str
-    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+    signature: bytes
+    def __init__(self, reason: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class AskState(_message.Message):
     __slots__ = ()
@@ -348,7 +479,7 @@ class Refuse(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Message(_message.Message):
-    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse", "prepare", "seal", "epoch")
+    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse", "prepare", "lock", "accuse", "seal", "epoch")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     ALIVE_FIELD_NUMBER: _ClassVar[int]
@@ -368,6 +499,8 @@ class Message(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     REFUSE_FIELD_NUMBER: _ClassVar[int]
     PREPARE_FIELD_NUMBER: _ClassVar[int]
+    LOCK_FIELD_NUMBER: _ClassVar[int]
+    ACCUSE_FIELD_NUMBER: _ClassVar[int]
     SEAL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     round: int
@@ -389,9 +522,11 @@ class Message(_message.Message):
     state: State
     refuse: Refuse
     prepare: Prepare
+    lock: Lock
+    accuse: Accuse
     seal: Seal
     epoch: int
-    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., lock: _Optional[_Union[Lock, _Mapping]] = ..., accuse: _Optional[_Union[Accuse, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class PeerRecord(_message.Message):
     __slots__ = ("run_id", "public_key", "sequence", "direct", "certificate_digest", "multiaddrs", "role", "agent")

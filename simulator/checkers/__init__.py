@@ -16,6 +16,7 @@ from atoll.simulator.checkers.equal_anchors import EqualAnchors
 from atoll.simulator.checkers.held_by_majority import HeldByMajority
 from atoll.simulator.checkers.majority_promised import MajorityPromised
 from atoll.simulator.checkers.newest_epoch import NewestEpoch
+from atoll.simulator.checkers.nobody_pushed_out import NobodyPushedOut
 from atoll.simulator.checkers.one_history import OneHistory
 from atoll.simulator.checkers.promises import PromisesKept
 from atoll.simulator.checkers.right_start import RightStart
@@ -35,5 +36,6 @@ def all_checkers() -> list[Any]:
         RightStart(),
         Snapshots(),
         HeldByMajority(),
+        NobodyPushedOut(),
         Bounded(),
     ]

@@ -26,7 +26,7 @@ class Certificates:
             return
         self.checked[id(commit)] = commit
         body, world = commit.body, self.world
-        message = vote_message(world.signed.run_id, body.round, commit.view, body.digest)
+        message = vote_message(world.signed.run_id, body.round, commit.view, body.digest, body.epoch)
         valid = {peer for peer, signature in commit.votes if world.ring.verify(peer, message, signature)}
         world.require(
             len(valid) == len(commit.votes), f"a vote of commit {body.round} is invalid or repeated"
@@ -40,6 +40,6 @@ class Certificates:
         members = set(world.voters(body.round, body.epoch))
         world.require(valid <= members, f"a vote of commit {body.round} is of no voter")
         world.require(
-            2 * len(valid) > len(members),
+            world.setting.certifies(len(valid), len(members)),
             f"{len(valid)} votes for commit {body.round} at {host.name} are no majority of {len(members)}",
         )

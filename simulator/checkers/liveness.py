@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from atoll.simulator.world import World
 
 DEADLINES = 24
+DEADLINES_PER_LIAR = 12
 
 
 class Liveness:
@@ -25,10 +26,11 @@ class Liveness:
         self.world = world
         self.wanted = world.updates + FURTHER_UPDATES
         rules = world.signed.manifest.rounds
-        self.until_ms = world.clock.now_ms + DEADLINES * rules.deadline_ms
+        self.deadlines = DEADLINES + DEADLINES_PER_LIAR * world.setting.liars
+        self.until_ms = world.clock.now_ms + self.deadlines * rules.deadline_ms
 
     def reached(self) -> bool:
-        if self.world.updates < self.wanted or any(self.lagging(host) for host in self.world.hosts.values()):
+        if self.world.updates < self.wanted or any(self.lagging(host) for host in self.world.alive):
             return False
         return not self.departed()
 
@@ -58,6 +60,6 @@ class Liveness:
         if not behind and (departed := self.departed()):
             return f"{', '.join(departed)} lag behind as members, and are gone for good"
         return (
-            f"{len(behind)} peers lag {DEADLINES} deadlines after the faults: {self.wanted} updates wanted, "
-            + "; ".join(texts)
+            f"{len(behind)} peers lag {self.deadlines} deadlines after the faults: "
+            f"{self.wanted} updates wanted, " + "; ".join(texts)
         )

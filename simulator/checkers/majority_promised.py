@@ -37,9 +37,10 @@ class MajorityPromised:
             return
         epoch, round_, view = at
         members = set(self.world.voters(round_, epoch))
-        promised = (self.promised.get(at, set()) | {host.id}) & members
+        liars = {liar.id for liar in self.world.liars}  # what they say is not seen here
+        promised = (self.promised.get(at, set()) | {host.id} | liars) & members
         self.world.require(
-            2 * len(promised) > len(members),
+            self.world.setting.certifies(len(promised), len(members)),
             f"{host.name} proposes in view {view} of round {round_} with promises of {len(promised)} of "
             f"{len(members)}",
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from atoll.protocol import messages as m
 from atoll.protocol.actions import Send
 from atoll.protocol.ids import Digest, PeerId
+from atoll.protocol.proofs import Stage
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host
@@ -33,8 +34,11 @@ class PromisesKept:
         if isinstance(message, m.Promise):
             self._promise(host, seat, message)
         elif isinstance(message, m.Vote):
-            self.voted.setdefault(seat, set()).add(message.view)
-            self._once("votes for", host, seat, message.view, message.body)
+            first_stage = message.stage is Stage.PREPARE
+            what = "gives its first vote to" if first_stage else "votes for"
+            if not first_stage:
+                self.voted.setdefault(seat, set()).add(message.view)
+            self._once(what, host, seat, message.view, message.body)
             below = self.promised.get(seat, 0)
             self.world.require(
                 message.view >= below,

@@ -44,7 +44,8 @@ class RightStart:
         if body.kind is not Kind.UPDATE:
             return
         start = start_digest(state.blobs, body.round, manifest.rounds.fragments)
-        for peer, used in pieces(self.world, body).items():
+        honest = not self.world.setting.liars  # who owns a part can make up what it is a mean of
+        for peer, used in pieces(self.world, body).items() if honest else ():
             starts = {
                 done.anchor
                 for done in self.world.contributions[peer, body.round]

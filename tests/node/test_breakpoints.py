@@ -15,8 +15,8 @@ from atoll.node.breakpoints import ARMED, HIT, Place, step_of_action, step_of_ev
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
-from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.commits import Body, Commit, Kind
+from atoll.protocol.ids import BlobRef, Digest, PeerId
 
 REF = BlobRef(Digest("0" * 64), 8)
 BODY = Body(Digest("1" * 64), 7, Digest("2" * 64), Kind.SKIP, Digest("3" * 64), ())

@@ -130,8 +130,12 @@ class Machine:
                 self.disk.commits.append(commit)
             case a.Promised(round_, view):
                 saved.promised = (round_, view)
-            case a.Accepted(round_, view, body):
-                saved.accepted = (round_, view, body)
+            case a.Accepted(round_, view, body, certificate):
+                saved.accepted, saved.certificate = (round_, view, body), certificate
+            case a.Prepared(epoch, round_, seen):
+                saved.prepared = (epoch, round_, seen)
+            case a.Accused(_, evidence):
+                saved.evidence = (*saved.evidence, evidence)
             case a.Proposed(round_, view, body):
                 saved.proposed = (round_, view, body)
             case a.Rewound(round_):
@@ -239,8 +243,10 @@ class Swarm:
     def __init__(self, members: list[str], outsiders: list[str], rules: RoundRules, order: Order) -> None:
         self.manifest = manifest(rules)
         everybody = sorted((member(name) for name in members), key=lambda m: m.peer)
-        run, authority = order.run_id(members), peer("authority")
-        self.genesis = Genesis(run, self.manifest.anchor, tuple(everybody), authority, rules.voters_max)
+        run, authority = order.run_id(members, rules.votes), peer("authority")
+        self.genesis = Genesis(
+            run, self.manifest.anchor, tuple(everybody), authority, rules.voters_max, votes=rules.votes
+        )
         self.machines = {name: Machine(self, name) for name in (*members, *outsiders)}
         self.by_id = {machine.id: machine for machine in self.machines.values()}
         self.now_ms = 0
@@ -338,13 +344,16 @@ class Order:
     leaders: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
 
-    def run_id(self, members: list[str]) -> Digest:
+    def run_id(self, members: list[str], votes: str = "majority") -> Digest:
+        """In two-thirds runs the rotation has moved on by one in round 1, and owners differ by view."""
         voters = [peer(name) for name in members]
         workers = [peer(name) for name in members if not member(name).role]
         for attempt in range(100_000):
             run = digest_of(b"scenario", str(attempt).encode())
-            leaders = by_hash(run, voters, "leader")[: len(self.leaders)]
-            owners = by_hash(run, workers, "owner")[: len(self.owners)]
+            lasting = votes == "two-thirds"
+            order = by_hash(run, voters, "leader")
+            leaders = (order[1:] + order[:1] if lasting else order)[: len(self.leaders)]
+            owners = by_hash(run, workers, "owner 0" if lasting else "owner")[: len(self.owners)]
             if (leaders, owners) == (list(map(peer, self.leaders)), list(map(peer, self.owners))):
                 return run
         raise AssertionError(f"no run id gives {self}")

@@ -228,6 +228,7 @@ NAN = math.nan
         ("fragments", [1, 256], [0, -1, 257]),
         ("overlap", [0], [-1, 1]),
         ("exchange", ["dense", "sparse"], ["", "Dense", "none"]),
+        ("votes", ["majority", "two-thirds"], ["", "third", "Majority"]),
     ],
 )
 def test_round_rules_are_bounded(key: str, good: list[Any], bad: list[Any]) -> None:

@@ -39,6 +39,9 @@ DEEDS: dict[str, Callable[[a.Action], bool]] = {
     "seals": sends(m.Seal),
     "answers with commits": sends(m.Commits),
     "loads a state": lambda action: isinstance(action, a.LoadState),
+    "locks": sends(m.Lock),
+    "gives its first vote": writes(a.Prepared),
+    "notes evidence": writes(a.Accused),
     "is asked to train": lambda action: isinstance(action, a.Train),
     "ends": lambda action: isinstance(action, a.Ended),
 }

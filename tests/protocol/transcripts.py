@@ -6,8 +6,8 @@
     owners: w2 w3 w1                    who owns which part of round 1, if all take part
     rules: retry_ms 500, missed_max 1   what differs from the samples' rules
 
-Then sentences, as the tables at the end of this module and of transcript_expectations.py know them. `#` begins
-a comment.
+Then sentences, as the tables at the end of this module and of transcript_expectations.py know them. `#`
+begins a comment.
 """
 
 from __future__ import annotations

@@ -15,6 +15,15 @@ from protocol_samples import RUN, digest, members, peer
 from atoll.protocol import messages as m
 from atoll.protocol.commits import Body, Commit, Contributor, Kind, Rejection, Snapshot
 from atoll.protocol.ids import REASON_MAX, BlobRef, Digest, PeerId
+from atoll.protocol.proofs import (
+    Equivocation,
+    Farewell,
+    Joining,
+    Justification,
+    Sighting,
+    SignedPromise,
+    Stage,
+)
 from atoll.protocol.roster import Member, Role
 from atoll.protocol.wire.convert import ROUND_MAX
 
@@ -64,6 +73,7 @@ class Messages:
         )
         self.refs = st.builds(BlobRef, self.digests, near(pool.sizes, U64))
         self.signatures = st.one_of(st.sampled_from(list(pool.signatures)), st.binary(max_size=70))
+        self._proofs()
         self.contributors = st.builds(Contributor, self.peers, self.u64, self.u32, self.u64)
         self.members = st.builds(Member, self.peers, st.sampled_from(Role), self.u64, self.u32)
         self.bodies = self._bodies()
@@ -71,6 +81,18 @@ class Messages:
         self.snapshots = self._snapshots()
         self.kinds = self._kinds()
         self.any = st.one_of(*self.kinds.values())
+
+    def _proofs(self) -> None:
+        pair, stages = st.tuples(self.digests, self.digests), st.sampled_from(Stage)
+        signatures = st.tuples(self.signatures, self.signatures)
+        self.certificates = self._few(st.tuples(self.peers, self.signatures))
+        self.evidence = st.builds(Equivocation, self.peers, self.u64, self.views, stages, pair, signatures)
+        self.joining = st.builds(Joining, self.peers, self.u64, self.signatures, self.signatures)
+        self.farewells = st.builds(Farewell, self.peers, self.u64, self.signatures)
+        word = st.none() | st.tuples(self.views, self.digests)
+        words = self._few(st.builds(SignedPromise, self.peers, word, self.signatures))
+        self.whys = st.none() | st.builds(Justification, words, self.certificates)
+        self.sightings = st.none() | st.builds(Sighting, self.views, self.digests, self.signatures)
 
     def _few(self, items: st.SearchStrategy) -> st.SearchStrategy:
         return st.lists(items, max_size=4).map(tuple)
@@ -90,10 +112,10 @@ class Messages:
         )
 
     def _contributors(self) -> st.SearchStrategy[tuple[Contributor, ...]]:
-        """A weight is never above the tokens: a body says by how much it is below."""
-        row = st.tuples(self.u64, self.u32, near((0, 1), U64))
+        alike = st.builds(lambda tokens, steps: (tokens, steps, tokens), self.u64, self.u32)
+        row = st.one_of(alike, st.tuples(self.u64, self.u32, self.u64))
         return self._of_some(self.pool.before, row).map(
-            lambda rows: tuple(Contributor(who, t, steps, t - min(t, less)) for who, (t, steps, less) in rows)
+            lambda rows: tuple(Contributor(who, *numbers) for who, numbers in rows)
         )
 
     def after(self) -> st.SearchStrategy[tuple[Member, ...]]:
@@ -121,6 +143,9 @@ class Messages:
             blobs=self._right_parts(),
             fragment=near((0,), U32),
             epoch=near((0, 1), U32),
+            evidence=self._few(self.evidence),
+            joining=self._few(self.joining),
+            farewells=self._few(self.farewells),
         )
         return st.one_of(st.sampled_from(list(self.pool.bodies)), body) if self.pool.bodies else body
 
@@ -166,7 +191,15 @@ class Messages:
         few_peers, accepted = self._few(self.peers), st.none() | st.tuples(v, self.bodies)
         return {
             "Offer": st.builds(
-                m.Offer, r, v, self.digests, self.u64, self.u32, self._right_parts(), self.flags
+                m.Offer,
+                r,
+                v,
+                self.digests,
+                self.u64,
+                self.u32,
+                self._right_parts(),
+                self.flags,
+                self.signatures,
             ),
             "Alive": st.builds(m.Alive, r, v, self.u32),
             "Waiting": st.builds(m.Waiting, r, v, reasons),
@@ -174,16 +207,22 @@ class Messages:
             "Held": st.builds(m.Held, r, v, self.parts, few_peers),
             "Cut": st.builds(m.Cut, r, v, self.u32, self._few(self.contributors)),
             "Reduced": st.builds(m.Reduced, r, v, self.u32, self.parts, self.refs),
-            "Propose": st.builds(m.Propose, r, v, self.bodies, few_peers, self.flags),
-            "Vote": st.builds(m.Vote, r, v, self.digests, self.signatures),
+            "Propose": st.builds(
+                m.Propose, r, v, self.bodies, few_peers, self.flags, self.signatures, self.whys
+            ),
+            "Vote": st.builds(m.Vote, r, v, self.digests, self.signatures, st.sampled_from(Stage)),
             "Prepare": st.builds(m.Prepare, r, v),
-            "Promise": st.builds(m.Promise, r, v, accepted),
+            "Promise": st.builds(
+                m.Promise, r, v, accepted, self.signatures, self.certificates, self.sightings
+            ),
             "Commits": st.builds(m.Commits, r, self._few(self.commits), self.u64, st.none() | self.snapshots),
             "AskCommits": st.builds(m.AskCommits, r),
-            "Join": st.builds(m.Join, r, st.sampled_from(Role), self.signatures),
-            "Leave": st.builds(m.Leave, r, reasons),
+            "Join": st.builds(m.Join, r, st.sampled_from(Role), self.signatures, self.signatures),
+            "Leave": st.builds(m.Leave, r, reasons, self.signatures),
             "AskState": st.builds(m.AskState, r),
             "State": st.builds(m.State, r, self.digests, self._few(self.refs)),
             "Refuse": st.builds(m.Refuse, r, reasons),
             "Seal": st.builds(m.Seal, r, near(self.pool.rounds, U64), self.signatures),
+            "Lock": st.builds(m.Lock, r, v, self.digests, self.certificates),
+            "Accuse": st.builds(m.Accuse, r, self._few(self.evidence)),
         }

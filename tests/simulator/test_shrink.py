@@ -25,8 +25,8 @@ def forget_what_was_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def failing_seed(peers: int, rounds: int, faults: str) -> int:
     chosen = setting(peers, rounds, faults)
-    outcomes = (trial(seed, chosen) for seed in range(60))
-    return next(o.seed for o in outcomes if "two histories" in (o.violation or "") and len(o.strikes) > 4)
+    outcomes = (trial(seed, chosen) for seed in range(200))
+    return next(o.seed for o in outcomes if "two histories" in (o.violation or "") and len(o.strikes) > 1)
 
 
 def test_a_failure_shrinks_and_still_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
