@@ -139,7 +139,7 @@ class FaultSwarm(Swarm):
 
 
 @contextmanager
-def slow_training(swarm: FaultSwarm, but: str) -> Iterator[None]:
+def slow_training(swarm: Swarm, but: str) -> Iterator[None]:
     """Let the inner steps of the others take longer than the block, as real ones do.
 
     Rounds of half a second leave a process that starts no processor on a small machine.

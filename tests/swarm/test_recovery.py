@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from faults import slow_training
 from story import (
     COORDINATOR,
     ROUND_S,
@@ -93,6 +94,8 @@ def test_a_paused_worker_votes_and_does_not_train(swarm: Swarm) -> None:
 def test_a_pause_outlives_a_restart(swarm: Swarm) -> None:
     swarm.kill("w4")
     join(swarm, "w4", Told.invite)
+    with slow_training(swarm, "w4"):
+        swarm.until(lambda: "w4" in swarm.fresh, START_S, "its status")
     swarm.until(lambda: swarm.fresh.get("w4", {}).get("phase") in ("paused", "voting"), START_S, "its rest")
     height = swarm.statuses["w4"]["height"]
     swarm.until(lambda: swarm.statuses["w4"]["height"] > height, ROUND_S, "a round that it follows")
@@ -134,6 +137,8 @@ def test_the_researcher_goes_on_with_who_is_left(swarm: Swarm) -> None:
 
 def test_one_that_was_killed_follows_into_the_epoch(swarm: Swarm) -> None:
     join(swarm, "w2", Told.invite)
+    with slow_training(swarm, "w2"):
+        swarm.until(lambda: "w2" in swarm.fresh, START_S, "its status")
     swarm.until(lambda: contributes(swarm, "w2"), START_S, "a contribution of the one that came back")
     assert swarm.statuses["w2"]["epoch"] == 1
     assert wait_same(swarm)
