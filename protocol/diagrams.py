@@ -32,7 +32,13 @@ class Kind:
 
 
 MESSAGES = (
-    Kind(m.Alive, "train", MEMBER, LEADER, "the inner step it is at"),
+    Kind(
+        m.Alive,
+        "train",
+        MEMBER,
+        LEADER,
+        "the inner step it is at; to one that led before, also that another leads",
+    ),
     Kind(m.Waiting, "train", LEADER, MEMBER, "what it waits for, in words"),
     Kind(m.Offer, "offer", MEMBER, LEADER, "tokens, steps, what it started from, digests of its parts"),
     Kind(m.Plan, "exchange", LEADER, OWNER, "the participants, and the columns that this owner is to fetch"),
@@ -43,7 +49,9 @@ MESSAGES = (
     Kind(m.Vote, "agree", VOTERS, LEADER, "a signature over (run, round, view, body)"),
     Kind(m.Prepare, "take over", LEADER, VOTERS, "the view that is to be promised"),
     Kind(m.Promise, "take over", VOTERS, LEADER, "the view, and the body accepted last, if any"),
-    Kind(m.Commits, "commit", ANYBODY, ANYBODY, "certified commits in order, the height, a snapshot if asked"),
+    Kind(
+        m.Commits, "commit", ANYBODY, ANYBODY, "certified commits in order, the height, a snapshot if asked"
+    ),
     Kind(m.AskCommits, "catch up", ANYBODY, ANYBODY, "from which round on"),
     Kind(m.AskState, "catch up", ANYBODY, ANYBODY, "the round of the state that it has"),
     Kind(m.State, "catch up", ANYBODY, ANYBODY, "round, anchor digest and blobs of a whole state"),
@@ -131,8 +139,18 @@ PATIENCE = "deadline · min(4, 1 + view // 2), again while the leader shows that
 TIMERS = (
     Clock("retry", ANYBODY, "`retry_ms`", "says again whatever somebody waits for; asks for what it lacks"),
     Clock("deadline", MEMBER, PATIENCE, "enters the next view, whose leader is not known to be gone"),
-    Clock("plan", LEADER, "the end of the grace, or of `train_ms_max` without a quorum", "looks whether to go on"),
-    Clock("exchange", LEADER, "deadline / 2, from the last stage on", "moves the parts of owners that are silent"),
+    Clock(
+        "plan",
+        LEADER,
+        "the end of the grace, or of `train_ms_max` without a quorum",
+        "looks whether to go on",
+    ),
+    Clock(
+        "exchange",
+        LEADER,
+        "deadline / 2, from the last stage on",
+        "moves the parts of owners that are silent",
+    ),
     Clock("hold", OWNER, "deadline / 4", "reports what is held; the rest is left out of the cut"),
     Clock("collect", LEADER, "deadline / 4 (sparse)", "leaves out what has not arrived"),
 )
@@ -160,9 +178,11 @@ def phases() -> str:
     lines += [f'state "{phase.word}" as {_state(phase.word)}' for phase in PHASES]
     lines += ["[*] --> joining", "[*] --> catching_up"]
     for row in TRANSITIONS:
-        sources = ["any"] if row.before == TAKING_PART else [_state(word) for word in row.before]
+        rest = [word for word in row.before if word not in TAKING_PART]
+        everybody = {*TAKING_PART} <= {*row.before}
+        sources = [_state(word) for word in (rest if everybody else row.before)] + ["any"] * everybody
         targets = [_state(word) for word in row.after]
-        if len(sources) > 1 < len(targets) or (sources == ["any"] and len(targets) > 1):
+        if len(row.before) > 1 < len(targets):
             node = f"{row.by}_"
             lines.append(f"state {node} <<choice>>")
             lines += [f"{source} --> {node}: {row.by}" for source in sources]

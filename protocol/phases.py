@@ -30,6 +30,18 @@ def _exchanges(peer: Peer) -> bool:
     return bool(peer.owning.parts) or (peer.leading is not None and peer.leading.exchange is not None)
 
 
+def _trains(peer: Peer) -> bool:
+    return peer.round in peer.working.work
+
+
+def _place(peer: Peer) -> tuple[int, int]:
+    return peer.ledger.epoch, peer.round
+
+
+def _paused(peer: Peer) -> bool:
+    return peer.paused
+
+
 PHASES = (
     Phase(
         "finished",
@@ -55,9 +67,7 @@ PHASES = (
         lambda p: p.role is Role.PAUSED,
         "its volunteer told it to rest: it votes, and does not train",
     ),
-    Phase(
-        "training", lambda p: p.round in p.working.work, "it trains for this round, or encodes what it did"
-    ),
+    Phase("training", _trains, "it trains for this round, or encodes what it did"),
     Phase("witnessing", lambda p: True, "it holds and votes, and has nothing to train"),
 )
 
@@ -76,7 +86,7 @@ class Happening:
 
 
 HAPPENINGS = (
-    Happening("commit", lambda p: (p.ledger.epoch, p.round), "a round is decided, or several at once"),
+    Happening("commit", _place, "a round is decided, or several at once"),
     Happening("view", lambda p: p.view, "another leads: by deadline, by loss, or because others say so"),
     Happening("end", lambda p: p.ended is not None, "the volunteer said finish"),
     Happening("state", lambda p: p.ready, "an update is applied, or a whole state is here"),
@@ -85,7 +95,7 @@ HAPPENINGS = (
     ),
     Happening("plan", _exchanges, "the leader names the participants"),
     Happening("proposal", lambda p: p.proposal is not None, "the leader proposes what is to be decided"),
-    Happening("pause", lambda p: p.paused, "the volunteer says pause, or go on"),
+    Happening("pause", _paused, "the volunteer says pause, or go on"),
 )
 
 
@@ -99,12 +109,12 @@ class Transitions:
 
 
 TAKING_PART = tuple(phase.word for phase in PHASES if phase.word != "finished")
-"""A peer that has finished does nothing any more."""
+"""A peer that has finished only hears: a recovery may undo the last updates of a run that was complete."""
 
 TRANSITIONS = (
     Transitions(
         "commit",
-        TAKING_PART,
+        (*TAKING_PART, "finished"),
         ("catching up", "joining", "gathering", "paused", "training", "witnessing", "finished"),
     ),
     Transitions(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +16,11 @@ from atoll.protocol.roster import Role
 from atoll.simulator.faults import Faults
 from atoll.simulator.host import Host
 from atoll.simulator.run import trial
-from atoll.simulator.setting import authority, setting
+from atoll.simulator.setting import setting
 from atoll.simulator.world import World
 
-SEEDS = range(100, 116)
+SEEDS = range(300, 360)
+SEEDS_MIN = 10
 FAULTS = "crash,loss,partition,lag,freeze,churn"
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 STORIES = sorted(
@@ -39,9 +38,6 @@ class Volunteers:
 
     def __init__(self, world: World) -> None:
         self.world, self.rng = world, random.Random(f"{world.seed} volunteers")
-        for host in world.hosts.values():
-            if host.role is Role.WITNESS:
-                host.config = dataclasses.replace(host.config, authority=authority())
 
     def wish(self) -> None:
         hosts = [host for host in self.world.alive if not host.frozen]
@@ -81,16 +77,39 @@ def live(seed: int) -> None:
     volunteers.leave()
 
 
+def undone() -> None:
+    """The witness is out of sight when the run has its last update, and the authority recovers without it."""
+    world = World(3, setting(3, 1, "none"), [])
+    world.boot()
+    witness = world.hosts[next(iter(world.hosts))]
+    world.clock.run(60_000, lambda: world.updates == 2)
+    world.cut_off(frozenset({witness.name}), 4_000, out=True, into=True)
+    world.clock.run(world.clock.now_ms + 3_000, lambda: False)
+    witness.take(e.Recover())
+    world.clock.run(world.clock.now_ms + 20_000, lambda: False)
+
+
+def unseen(row: Transitions, seen: Counter[Change]) -> set[str]:
+    """What of a row has never been shown."""
+    shown = [change for change in seen if row_of(*change) is row]
+    before = {f"before: {word}" for word in {*row.before} - {change[0] for change in shown}}
+    return before | {f"after: {word}" for word in {*row.after} - {change[2] for change in shown}}
+
+
 @pytest.fixture(scope="module")
-def seen() -> Iterator[Counter[Change]]:
+def seen() -> Counter[Change]:
+    """Some changes are rare: as many seeds as it takes to see all that the table knows, within bounds."""
     with pytest.MonkeyPatch.context() as patch:
         watch = PhaseWatch(patch)
         for story in STORIES:
             play(story.read_text(encoding="utf-8"))
-        for seed in SEEDS:
+        undone()
+        for done, seed in enumerate(SEEDS):
+            if done >= SEEDS_MIN and not any(unseen(row, watch.seen) for row in TRANSITIONS):
+                break
             live(seed)
             trial(seed, setting(5 + seed % 3, 6, "heavy"), checkers=[])
-    yield watch.seen
+    return watch.seen
 
 
 def test_no_phase_follows_another_that_the_table_does_not_know(seen: Counter[Change]) -> None:
@@ -99,12 +118,10 @@ def test_no_phase_follows_another_that_the_table_does_not_know(seen: Counter[Cha
 
 @pytest.mark.parametrize("row", TRANSITIONS, ids=lambda row: f"{row.by} {row.before[0]}")
 def test_all_that_the_table_knows_happens(row: Transitions, seen: Counter[Change]) -> None:
-    changes = [change for change in seen if row_of(*change) is row]
-    assert {before for before, _, _ in changes} == set(row.before)
-    assert {after for _, _, after in changes} == set(row.after)
+    assert unseen(row, seen) == set()
 
 
 def test_every_phase_is_in_the_table() -> None:
     words = {phase.word for phase in PHASES}
     assert {word for row in TRANSITIONS for word in row.after} == words
-    assert {word for row in TRANSITIONS for word in row.before} == words - {"finished"}
+    assert {word for row in TRANSITIONS for word in row.before} == words
