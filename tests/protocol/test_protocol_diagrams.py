@@ -172,7 +172,7 @@ SPEAKERS = [*(ROOT / "protocol").rglob("*.py"), ROOT / "node" / "status.py"]
 
 
 def texts_of(tree: ast.AST) -> Iterator[str]:
-    """Each text of a module as a pattern. One that is hardly more than what is filled in would match anything."""
+    """Each text of a module as a pattern, but for those that would match anything."""
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             fixed = [str(part.value) for part in node.values if isinstance(part, ast.Constant)]
