@@ -117,7 +117,7 @@ def test_messages_have_the_ends_that_the_table_gives_them(mode: str) -> None:
 @pytest.mark.parametrize(("mode", "steps"), [("dense", DENSE), ("sparse", SPARSE)])
 def test_a_round_goes_as_the_diagram_tells(mode: str, steps: tuple[Step, ...]) -> None:
     sent = Sent()
-    trial(1, setting(5, 6, "none", mode), checkers=[sent])
+    trial(1, setting(4, 5, "none", mode), checkers=[sent])
     told = [step.message for step in steps if isinstance(step, Kind)]
     for round_ in range(3, 6):
         said = [kind for kind in sent.order[round_, 0] if kind in told and kind is not m.Commits]

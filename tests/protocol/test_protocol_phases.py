@@ -20,7 +20,7 @@ from atoll.simulator.setting import setting
 from atoll.simulator.world import World
 
 SEEDS = range(300, 360)
-SEEDS_MIN = 10
+SEEDS_MIN = 4
 FAULTS = "crash,loss,partition,lag,freeze,churn"
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 STORIES = sorted(
