@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format proto clean
+.PHONY: install demo test check format proto diagrams clean
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
@@ -23,7 +23,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p atoll.protocol -p atoll.optim
-	$(BIN)/pytest -q tests/test_imports.py tests/test_wire_is_fresh.py
+	$(BIN)/pytest -q tests/test_imports.py tests/test_wire_is_fresh.py tests/test_diagrams_are_fresh.py
 
 format: install
 	$(BIN)/ruff format .
@@ -31,6 +31,9 @@ format: install
 
 proto: install
 	$(BIN)/python tools/generate_wire.py
+
+diagrams: install
+	$(BIN)/python tools/generate_diagrams.py
 
 clean:
 	rm -rf .venv build dist *.egg-info src/*.egg-info

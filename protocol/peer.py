@@ -38,6 +38,7 @@ from atoll.protocol.leading import Leading, Outbox
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Manifest
 from atoll.protocol.owning import Owning
+from atoll.protocol.phases import phase_of
 from atoll.protocol.proofs import Equivocation, Farewell, Joining, Sighting, Signatures
 from atoll.protocol.roster import MEMBERS_MAX, Role
 from atoll.protocol.terms import Terms
@@ -216,7 +217,7 @@ class Peer:
     @property
     def phase(self) -> str:
         """One word for a person who looks."""
-        return next(word for word, holds in _PHASES if holds(self))
+        return phase_of(self)
 
     # ---- what every duty uses -------------------------------------------------------------------
 
@@ -346,22 +347,6 @@ _IN_ROUND: dict[type, Callable[[Peer, PeerId, Any], None]] = {
     m.Propose: voter.on_propose,
     m.Lock: stages.on_lock,
 }
-
-_PHASES: tuple[tuple[str, Callable[[Peer], bool]], ...] = (
-    ("finished", lambda p: p.ended is not None or p.terms.complete),
-    ("catching up", lambda p: not p.ready),
-    ("joining", lambda p: not p.is_member),
-    ("voting", lambda p: p.proposal is not None),
-    (
-        "exchanging",
-        lambda p: bool(p.owning.parts) or (p.leading is not None and p.leading.exchange is not None),
-    ),
-    ("gathering", lambda p: p.terms.gathering),
-    ("offered", lambda p: p.mine is not None),
-    ("paused", lambda p: p.role is Role.PAUSED),
-    ("training", lambda p: p.round in p.working.work),
-    ("witnessing", lambda p: True),
-)
 
 
 def on_timer(peer: Peer, timer: e.Timer) -> None:

@@ -306,6 +306,20 @@ def test_commits_are_read_as_far_as_they_are_known() -> None:
     assert decode(encode(gap), chain(0, *NAMES).members_after) == m.Commits(5, (ledger.commit(1),), 4)
 
 
+def test_what_the_commits_of_a_message_unpack_to_is_bounded() -> None:
+    """A letter repeated packs to next to nothing; a reader would have to hold it all."""
+    ledger = chain(0, *NAMES)
+    for _ in range(6):
+        body = skip(ledger, rejected=(Rejection(peer("w1"), "x" * 300_000),))
+        ledger.append(Commit(body, 0, tuple(sorted(votes(body, NAMES)))), key("w1"))
+    raw = encode(m.Commits(7, tuple(ledger.commits), 6))
+    assert len(raw) < 10_000
+    with pytest.raises(RemoteProtocolError, match="unpack to more than they may"):
+        decode(raw, chain(0, *NAMES).members_after)
+    some = ledger.since(1, COMMITS_BYTES_MAX)
+    assert decode(encode(m.Commits(7, some, 6)), chain(0, *NAMES).members_after) == m.Commits(7, some, 6)
+
+
 def test_a_snapshot_tells_the_members_of_the_commits_after_it() -> None:
     ledger = chain(4, *NAMES)
     message = m.Commits(5, tuple(ledger.commits[2:]), 4, ledger.snapshot(2))

@@ -28,8 +28,8 @@ from protocol_samples import (
     votes,
 )
 
-from atoll.protocol.commits import Body, Commit, Kind
-from atoll.protocol.ids import BlobRef, PeerId, peer_id
+from atoll.protocol.commits import Body, Commit, Kind, Rejection
+from atoll.protocol.ids import REASON_MAX, BlobRef, PeerId, peer_id
 from atoll.protocol.roster import MEMBERS_MAX, Member, Role
 from atoll.protocol.terms import Terms, by_hash, next_members, objection, parts_of, terms_of
 
@@ -305,6 +305,8 @@ def test_nobody_objects_to_a_sound_body() -> None:
         ({"contributors": (contributor("w1", 500, 501), contributor("w2"))}, "within what was assigned"),
         ({"contributors": (contributor("w1", 5000, 1001), contributor("w2"))}, "within what was assigned"),
         ({"blobs": ()}, "other sizes"),
+        ({"rejected": (Rejection(peer("w1"), "x" * (REASON_MAX + 1)),)}, "no short line of text"),
+        ({"rejected": (Rejection(peer("w1"), "two\nlines"),)}, "no short line of text"),
         ({"blobs": SOUND.blobs[:2]}, "other sizes"),
         ({"blobs": SOUND.blobs + SOUND.blobs[:1]}, "other sizes"),
         ({"blobs": resized(size=1)}, "other sizes"),
