@@ -9,10 +9,10 @@ from typing import Any
 from protocol_samples import contributor, digest, peer, votes
 
 from atoll.protocol import messages as m
-from atoll.protocol.commits import Body, Commit, Kind
+from atoll.protocol.commits import Body, Commit, Kind, Snapshot
 from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.peer import Peer
-from atoll.protocol.roster import Role
+from atoll.protocol.roster import Member, Role
 
 
 def body(p: Peer, **changes: Any) -> Body:
@@ -25,6 +25,8 @@ def body(p: Peer, **changes: Any) -> Body:
         Kind.SKIP,
         p.catchup.anchor,
         p.terms.members,
+        p.terms.members,
+        epoch=p.terms.epoch,
         fragment=p.terms.fragment,
     )
     return dataclasses.replace(sound, **changes)
@@ -48,6 +50,36 @@ def plan(p: Peer, *columns: m.Column) -> m.Plan:
 def commits(p: Peer, *names: str) -> m.Commits:
     decided = body(p)
     return m.Commits(p.round + 1, (Commit(decided, 0, votes(decided, names)),), p.round)
+
+
+def signed_by_others(p: Peer) -> m.Commits:
+    """Strangers' signatures in the names of members: whom a commit names is a member, or it is not read."""
+    decided = body(p)
+    strangers = [signature for _, signature in votes(decided, ("w7", "w8", "w9"))]
+    named = tuple(zip(p.terms.peers, strangers, strict=False))
+    return m.Commits(p.round + 1, (Commit(decided, 0, named),), p.round)
+
+
+def recovery(p: Peer, authority: str, signature: bytes = bytes(64)) -> m.Commits:
+    decided = body(p, kind=Kind.RECOVERY, epoch=p.terms.epoch + 1)
+    return m.Commits(p.round + 1, (Commit(decided, 0, ((PeerId(authority), signature),)),), p.round)
+
+
+def snapshot(p: Peer, **changes: Any) -> m.Commits:
+    """Of a round to come, signed by somebody."""
+    made = Snapshot(p.round + 3, p.ledger.epoch, X, 1, p.terms.members, bytes(64))
+    return m.Commits(p.round, (), p.round - 1, dataclasses.replace(made, **changes))
+
+
+def unsigned_members(p: Peer) -> m.Commits:
+    """A genuine commit, beside a snapshot that says its parent had other members."""
+    assert p.catchup.anchor is not None
+    decided = body(p)
+    by_all = ("coordinator", "w1", "w2", "w3")
+    commit = Commit(decided, 0, tuple(sorted(votes(decided, by_all))))
+    others = tuple(dataclasses.replace(who, weight_from=99) for who in p.terms.members)
+    forged = Snapshot(1, p.ledger.epoch, p.terms.parent, 0, others)
+    return m.Commits(p.round + 1, (commit,), p.round, forged)
 
 
 def offered(p: Peer) -> tuple[BlobRef, ...]:
@@ -82,7 +114,8 @@ FORGERIES: dict[str, Callable[[Peer], m.Message]] = {
     "a promise of a body that follows another commit": lambda p: m.Promise(
         p.round, p.view, (p.view - 1, body(p, parent=X))
     ),
-    "a promise that accepted its own view": lambda p: m.Promise(p.round, p.view, (p.view, body(p))),
+    "a promise that accepted a later view": lambda p: m.Promise(p.round, p.view, (p.view + 1, body(p))),
+    "a promise that accepted another anchor": lambda p: m.Promise(p.round, p.view, (0, body(p, anchor=X))),
     "an offer": lambda p: m.Offer(p.round, p.view, p.terms.parent, 1, 1, ()),
     "an offer that starts from the whole state": lambda p: m.Offer(
         p.round, p.view, whole(p), 1, 1, offered(p)
@@ -100,9 +133,18 @@ FORGERIES: dict[str, Callable[[Peer], m.Message]] = {
     "a vote for something else": lambda p: m.Vote(p.round, p.view, X, bytes(64)),
     "a vote that it did not sign": lambda p: m.Vote(p.round, p.view, proposed(p).digest, bytes(64)),
     "a commit without votes": commits,
-    "a commit of strangers": lambda p: commits(p, "w7", "w8", "w9"),
-    "a commit of a name that is none": lambda p: m.Commits(
-        p.round + 1, (Commit(body(p), 0, ((PeerId("\x1b[2J\n" * 1000), b""),)),), p.round
+    "a commit of strangers": signed_by_others,
+    "a seal of its own": lambda p: m.Seal(p.round, p.ledger.height, bytes(64)),
+    "a seal of a round to come": lambda p: m.Seal(p.round, p.round, bytes(64)),
+    "a snapshot of its own": snapshot,
+    "a snapshot of long ago": lambda p: snapshot(p, round=1),
+    "a commit beside a snapshot of its own": unsigned_members,
+    "a snapshot of nobody": lambda p: snapshot(p, members=()),
+    "a recovery by a name that is none": lambda p: recovery(p, "\x1b[2J\n" * 1000),
+    "a recovery in the authority's name": lambda p: recovery(p, p.config.manifest.authority),
+    "a recovery of its own": lambda p: recovery(p, peer("w2"), votes(body(p), ["w2"])[0][1]),
+    "a proposal with a member of a name that is none": lambda p: m.Propose(
+        p.round, p.view, body(p, members=(Member(PeerId("\x1b[2J\n" * 1000), weight_from=9),))
     ),
     "a commit of too few": lambda p: commits(p, "w1"),
     "a state of another size": lambda p: m.State(p.round - 1, X, ()),

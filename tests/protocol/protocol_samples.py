@@ -127,7 +127,7 @@ def update(terms: Terms, *names: str, **changes: Any) -> Body:
 
 
 def votes(body: Body, names: Iterable[str], view: int = 0) -> tuple[tuple[PeerId, bytes], ...]:
-    message = vote_message(body.run_id, body.round, view, body.digest)
+    message = vote_message(body.run_id, body.round, view, body.digest, body.epoch)
     return tuple((peer(name), key(name).sign(message)) for name in names)
 
 
@@ -150,7 +150,7 @@ def chain(rounds: int, *names: str) -> Ledger:
     ledger = Ledger(Genesis(RUN, ANCHOR, members(*names)))
     for _ in range(rounds):
         body = skip(ledger)
-        ledger.append(Commit(body, 0, votes(body, names)), key(names[0]))
+        ledger.append(Commit(body, 0, tuple(sorted(votes(body, names)))), key(names[0]))
     return ledger
 
 

@@ -20,7 +20,7 @@ from atoll.protocol.fragments import blobs_of
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_of
 from atoll.protocol.ledger import Genesis, Ledger
 from atoll.protocol.manifest import RoundRules
-from atoll.protocol.messages import Commits, Message
+from atoll.protocol.messages import Commits, Message, Promise, Propose
 from atoll.protocol.peer import Peer, PeerConfig, Saved
 from atoll.protocol.roster import by_hash
 from atoll.protocol.wire.convert import decode_with_epoch, encode
@@ -65,7 +65,9 @@ class Machine:
         for commit in self.disk.commits:
             ledger.append(commit, key(self.name))
         role = member(self.name).role
-        config = PeerConfig(self.swarm.manifest, role, fragment_bytes(self.swarm.manifest.rounds))
+        sizes = fragment_bytes(self.swarm.manifest.rounds)
+        authority = key("authority") if self.name == "coordinator" else None
+        config = PeerConfig(self.swarm.manifest, role, sizes, authority=authority)
         self.peer = Peer(config, key(self.name), ledger, replace(self.disk.saved))
         state = self.disk.states[-1] if self.disk.states else None
         self.take(e.Started(state, tuple(self.disk.results)))
@@ -93,7 +95,7 @@ class Machine:
         swarm = self.swarm
         match action:
             case a.Send(to, message, epoch):
-                assert self.reads_as_written(message, action.epoch)
+                assert reads_as_written(message, epoch)
                 assert self.id not in to
                 swarm.mail.extend((self, swarm.by_id[receiver], message, epoch) for receiver in to)
             case a.SetTimer(timer, after_ms):
@@ -112,16 +114,6 @@ class Machine:
                 self.disk.results = kept
             case _:
                 pass
-
-    def reads_as_written(self, message: Message, epoch: int) -> bool:
-        """Whether another peer with the same ledger would read just this."""
-        assert self.peer is not None
-        ledger = self.peer.ledger
-        known = dict(ledger._members)
-        if isinstance(message, Commits) and message.commits:
-            first = message.commits[0].body
-            known[first.parent] = first.before
-        return decode_with_epoch(encode(message, epoch), known.get) == (epoch, message)
 
     def store(self, digest: Digest, result: bool) -> None:
         """Results are on disk; contributions of others live in memory."""
@@ -228,6 +220,19 @@ class Machine:
         self.take(state)
 
 
+def reads_as_written(message: Message, epoch: int) -> bool:
+    """Whether a peer that knows the members of the round would read just this."""
+    match message:
+        case Commits(commits=(first, *_)):
+            body: Body | None = first.body
+        case Propose(body=proposed) | Promise(accepted=(_, proposed)):
+            body = proposed
+        case _:
+            body = None
+    known = {body.parent: body.before} if body is not None else {}
+    return decode_with_epoch(encode(message, epoch), known.get) == (epoch, message)
+
+
 def state_of(round_: int, blobs: list[BlobRef]) -> e.StateLoaded:
     return e.StateLoaded(round_, digest_of(*(digest_bytes(ref.digest) for ref in blobs)), tuple(blobs))
 
@@ -238,16 +243,17 @@ class Swarm:
     def __init__(self, members: list[str], outsiders: list[str], rules: RoundRules, order: Order) -> None:
         self.manifest = manifest(rules)
         everybody = sorted((member(name) for name in members), key=lambda m: m.peer)
-        run = order.run_id(members, rules.votes)
-        self.genesis = Genesis(run, self.manifest.anchor, tuple(everybody), votes=rules.votes)
+        run, authority = order.run_id(members, rules.votes), peer("authority")
+        start = (run, self.manifest.anchor, tuple(everybody), authority, rules.committee_max, rules.votes)
+        self.genesis = Genesis(*start)
         self.machines = {name: Machine(self, name) for name in (*members, *outsiders)}
         self.by_id = {machine.id: machine for machine in self.machines.values()}
         self.now_ms = 0
         self.mail: deque[tuple[Machine, Machine, Message, int]] = deque()
         self.timers: list[tuple[int, Machine, e.Timer]] = []
         self.chores: deque[tuple[Machine, a.Action]] = deque()
-        self.history: dict[int, Digest] = {}
-        self.anchors: dict[int, Digest] = {0: self.manifest.anchor}
+        self.history: dict[tuple[int, int], Digest] = {}
+        self.anchors: dict[Digest, Digest] = {self.genesis.run_id: self.manifest.anchor}
         for name in members:
             self.machines[name].disk.states.append(state_of(0, list(initial_blobs(rules.fragments))))
             self.machines[name].start()
@@ -259,14 +265,14 @@ class Swarm:
     # ---- what must always hold ------------------------------------------------------------------
 
     def check(self, machine: Machine) -> None:
-        """One history, one anchor after each round."""
+        """One history in each epoch, one anchor after each commit."""
         assert machine.peer is not None
-        for commit in machine.peer.ledger.commits:
-            digest = self.history.setdefault(commit.body.round, commit.body.digest)
-            assert digest == commit.body.digest, f"two commits of round {commit.body.round}"
-        state = machine.peer.catchup.state
-        if state is not None and state.round <= machine.peer.ledger.height:
-            anchor = self.anchors.setdefault(state.round, state.anchor)
+        ledger, state = machine.peer.ledger, machine.peer.catchup.state
+        for body in (commit.body for commit in ledger.commits):
+            digest = self.history.setdefault((body.epoch, body.round), body.digest)
+            assert digest == body.digest, f"two commits of round {body.round}"
+        if state is not None and ledger.begin <= state.round <= ledger.height:
+            anchor = self.anchors.setdefault(ledger.digest_of_round(state.round), state.anchor)
             assert anchor == state.anchor, f"two anchors after round {state.round}"
 
     # ---- the world ------------------------------------------------------------------------------

@@ -18,13 +18,15 @@ from atoll.protocol.commits import (
     Body,
     Commit,
     Contributor,
+    Snapshot,
     body_from_bytes,
     commit_from_bytes,
     commit_to_wire,
+    snapshot_from_bytes,
 )
 from atoll.protocol.errors import RemoteProtocolError
-from atoll.protocol.ids import REASON_MAX
-from atoll.protocol.roster import MEMBERS_MAX, Role
+from atoll.protocol.ids import REASON_MAX, Digest, PeerId
+from atoll.protocol.roster import MEMBERS_MAX, VOTERS_MAX, Member, Role
 from atoll.protocol.wire import messages_pb2 as wire
 from atoll.protocol.wire.convert import (
     COMMITS_MAX,
@@ -35,6 +37,14 @@ from atoll.protocol.wire.convert import (
 )
 
 RANDOM = Messages(Pool())
+BEFORE = RANDOM.pool.before
+
+
+def rosters(parent: Digest) -> tuple[Member, ...]:
+    """As if every round had the same members: what the samples are about."""
+    return BEFORE
+
+
 TERMS = terms("w1", "w2", "w3", "coordinator")
 BODY = update(TERMS, "w1", "w2", "w3")
 COMMIT = Commit(BODY, 0, votes(BODY, ("w1", "w2", "w3")))
@@ -45,6 +55,8 @@ SAMPLES: tuple[m.Message, ...] = (
     m.Propose(1, 0, BODY, (peer("w1"),)),
     m.Promise(1, 2, (1, BODY)),
     m.Commits(2, (COMMIT,), 1),
+    m.Commits(2, (), 1, Snapshot(1, 1, COMMIT.body.digest, 1, BODY.members, bytes(64))),
+    m.Seal(2, 1, bytes(64)),
     m.Vote(1, 0, BODY.digest, bytes(64)),
     m.State(1, digest("anchor"), blobs("state", 2)),
     m.Join(1, Role.WORKER, bytes(64)),
@@ -56,7 +68,8 @@ SAMPLES: tuple[m.Message, ...] = (
 
 
 def test_the_strategies_know_every_kind() -> None:
-    assert set(RANDOM.kinds) == {kind.__name__ for kind in typing.get_args(m.Message)}
+    kinds = {kind.__name__ for kind in typing.get_args(m.Message)}
+    assert set(RANDOM.kinds) == kinds - {"Elsewhere"}  # read, never written
     assert len(RANDOM.kinds) == len(wire.Message.DESCRIPTOR.oneofs[0].fields)
 
 
@@ -66,7 +79,7 @@ def test_a_message_comes_back(kind: str) -> None:
     @given(RANDOM.kinds[kind])
     def comes_back(message: m.Message) -> None:
         assert type(message).__name__ == kind
-        assert decode(encode(message)) == message
+        assert decode(encode(message), rosters) == message
 
     comes_back()
 
@@ -74,7 +87,7 @@ def test_a_message_comes_back(kind: str) -> None:
 @settings(max_examples=30)
 @given(RANDOM.bodies)
 def test_a_body_is_canonical(body: Body) -> None:
-    again = body_from_bytes(body.encoded)
+    again = body_from_bytes(body.encoded, rosters)
     assert again == body
     assert again.digest == body.digest
     assert again.encoded == dataclasses.replace(body).encoded
@@ -89,7 +102,7 @@ def test_two_bodies_have_one_digest_only_if_they_are_equal(one: Body, other: Bod
 @settings(max_examples=30)
 @given(RANDOM.commits)
 def test_a_commit_comes_back(commit: Commit) -> None:
-    assert commit_from_bytes(commit_to_wire(commit).SerializeToString()) == commit
+    assert commit_from_bytes(commit_to_wire(commit).SerializeToString(), rosters) == commit
 
 
 # ---- any bytes ----------------------------------------------------------------------------------
@@ -98,9 +111,10 @@ def test_a_commit_comes_back(commit: Commit) -> None:
 @settings(max_examples=500)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_are_read_or_refused(raw: bytes) -> None:
-    read(decode, raw)
-    read(commit_from_bytes, raw)
-    read(body_from_bytes, raw)
+    read(decode, raw, rosters)
+    read(commit_from_bytes, raw, rosters)
+    read(body_from_bytes, raw, rosters)
+    read(snapshot_from_bytes, raw)
 
 
 @settings(max_examples=300)
@@ -116,8 +130,8 @@ def test_mutated_messages_are_read_or_refused(
     raw = bytearray(encode(message))
     for at, value in changes:
         raw[at % len(raw)] = value
-    read(decode, bytes(raw))
-    read(decode, bytes(raw[: cut % len(raw)]) + extra)
+    read(decode, bytes(raw), rosters)
+    read(decode, bytes(raw[: cut % len(raw)]) + extra, rosters)
 
 
 @settings(max_examples=300)
@@ -129,7 +143,7 @@ def test_mutated_messages_are_read_or_refused(
 def test_damaged_commits_are_never_the_same(raw: bytes, at: int, piece: bytes) -> None:
     at %= len(raw)
     damaged = raw[:at] + piece + raw[at + len(piece) + 1 :]
-    body, commit = read(body_from_bytes, damaged), read(commit_from_bytes, damaged)
+    body, commit = read(body_from_bytes, damaged, rosters), read(commit_from_bytes, damaged, rosters)
     assert body is None or body.encoded == damaged
     if damaged != raw:
         assert body != BODY
@@ -139,7 +153,7 @@ def test_damaged_commits_are_never_the_same(raw: bytes, at: int, piece: bytes) -
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: type(sample).__name__)
 def test_a_truncated_message_is_not_taken_for_the_whole(sample: m.Message) -> None:
     raw = encode(sample)
-    assert all(read(decode, raw[:size]) != sample for size in range(len(raw)))
+    assert all(read(decode, raw[:size], rosters) != sample for size in range(len(raw)))
 
 
 # ---- other encodings of the same thing ----------------------------------------------------------
@@ -158,24 +172,24 @@ def test_a_body_in_another_encoding_is_refused() -> None:
         assert other != raw
         wire.Body.FromString(other)
         with pytest.raises(RemoteProtocolError, match="another encoding"):
-            body_from_bytes(other)
+            body_from_bytes(other, rosters)
 
 
 def test_an_envelope_of_other_bytes_cannot_carry_a_body_under_its_digest() -> None:
     propose = wire.Message(round=1, propose=wire.Propose(view=0, body=BODY.encoded + b"\xa0\x06\x01"))
     with pytest.raises(RemoteProtocolError, match="another encoding"):
-        decode(propose.SerializeToString())
+        decode(propose.SerializeToString(), rosters)
 
 
 def test_unknown_kinds_of_bodies_and_members_are_refused() -> None:
     body = wire.Body.FromString(BODY.encoded)
     body.kind = 9
     with pytest.raises(RemoteProtocolError, match="not a commit body"):
-        body_from_bytes(body.SerializeToString())
+        body_from_bytes(body.SerializeToString(), rosters)
     body = wire.Body.FromString(BODY.encoded)
-    body.members[0].role = 9
-    with pytest.raises(RemoteProtocolError, match="not a commit body"):
-        body_from_bytes(body.SerializeToString())
+    body.members.changed.add(peer="somebody", role=9)
+    with pytest.raises(RemoteProtocolError, match="role 9 is unknown"):
+        body_from_bytes(body.SerializeToString(), rosters)
 
 
 # ---- bounds -------------------------------------------------------------------------------------
@@ -193,6 +207,14 @@ def people(size: int) -> list[wire.Contributor]:
     return [wire.Contributor(peer="w")] * size
 
 
+def crowd_of(size: int) -> list[wire.Member]:
+    return [wire.Member(peer="w")] * size
+
+
+def snapshot(**fields: Any) -> wire.Snapshot:
+    return wire.Snapshot(head=bytes(32), **fields)
+
+
 TOO_MANY = MEMBERS_MAX + 1
 ANCHOR_BYTES = bytes(32)
 
@@ -203,27 +225,33 @@ ANCHOR_BYTES = bytes(32)
         (wire.Message(), "no kind"),
         (wire.Message(round=1), "no kind"),
         (wire.Message(round=ROUND_MAX + 1, alive=wire.Alive()), "absurd"),
-        (wire.Message(offer=wire.Offer(anchor=ANCHOR_BYTES, parts=refs(TOO_MANY))), "4097 blobs"),
+        (wire.Message(offer=wire.Offer(anchor=ANCHOR_BYTES, parts=refs(TOO_MANY))), f"{TOO_MANY} blobs"),
         (wire.Message(offer=wire.Offer(anchor=b"short")), "32 bytes"),
         (wire.Message(offer=wire.Offer(anchor=ANCHOR_BYTES, parts=[wire.BlobRef(digest=b"x")])), "32 bytes"),
-        (wire.Message(held=wire.Held(peers=crowd(TOO_MANY))), "4097 peers"),
-        (wire.Message(propose=wire.Propose(body=BODY.encoded, holders=crowd(TOO_MANY))), "4097 peers"),
-        (wire.Message(cut=wire.Cut(contributors=people(TOO_MANY))), "4097 contributors"),
-        (wire.Message(plan=wire.Plan(participants=people(TOO_MANY))), "4097 contributors"),
-        (wire.Message(plan=wire.Plan(columns=[wire.Column()] * TOO_MANY)), "4097 columns"),
-        (wire.Message(plan=wire.Plan(columns=[wire.Column(blobs=refs(TOO_MANY))])), "4097 blobs"),
-        (wire.Message(state=wire.State(anchor=ANCHOR_BYTES, blobs=refs(TOO_MANY))), "4097 blobs"),
+        (wire.Message(held=wire.Held(peers=crowd(TOO_MANY))), f"{TOO_MANY} peers"),
+        (wire.Message(propose=wire.Propose(body=BODY.encoded, holders=crowd(TOO_MANY))), f"{TOO_MANY} peers"),
+        (wire.Message(cut=wire.Cut(contributors=people(TOO_MANY))), f"{TOO_MANY} contributors"),
+        (wire.Message(plan=wire.Plan(participants=people(TOO_MANY))), f"{TOO_MANY} contributors"),
+        (wire.Message(plan=wire.Plan(columns=[wire.Column()] * TOO_MANY)), f"{TOO_MANY} columns"),
+        (wire.Message(plan=wire.Plan(columns=[wire.Column(blobs=refs(TOO_MANY))])), f"{TOO_MANY} blobs"),
+        (wire.Message(state=wire.State(anchor=ANCHOR_BYTES, blobs=refs(TOO_MANY))), f"{TOO_MANY} blobs"),
         (wire.Message(commits=wire.Commits(commits=[wire.Commit()] * (COMMITS_MAX + 1))), "257 commits"),
         (wire.Message(commits=wire.Commits(commits=[wire.Commit()])), "32 bytes"),
         (wire.Message(promise=wire.Promise(accepted=True)), "32 bytes"),
         (wire.Message(join=wire.Join(role=7)), "role 7"),
         (wire.Message(vote=wire.Vote(body_digest=b"")), "32 bytes"),
         (wire.Message(reduced=wire.Reduced()), "32 bytes"),
+        (wire.Message(commits=wire.Commits(snapshot=wire.Snapshot())), "32 bytes"),
+        (
+            wire.Message(commits=wire.Commits(snapshot=snapshot(members=crowd_of(TOO_MANY)))),
+            f"{TOO_MANY} members",
+        ),
+        (wire.Message(commits=wire.Commits(snapshot=snapshot(members=[wire.Member(role=7)]))), "role 7"),
     ],
 )
 def test_what_is_beyond_bounds_is_refused(message: wire.Message, reason: str) -> None:
     with pytest.raises(RemoteProtocolError, match=reason):
-        decode(message.SerializeToString())
+        decode(message.SerializeToString(), rosters)
 
 
 def test_exactly_the_bound_is_read() -> None:
@@ -236,7 +264,7 @@ def test_an_oversized_message_is_not_even_parsed() -> None:
     with pytest.raises(RemoteProtocolError, match=str(MESSAGE_BYTES_MAX + 1)):
         decode(bytes(MESSAGE_BYTES_MAX + 1))
     with pytest.raises(RemoteProtocolError, match=str(BODY_BYTES_MAX + 1)):
-        body_from_bytes(bytes(BODY_BYTES_MAX + 1))
+        body_from_bytes(bytes(BODY_BYTES_MAX + 1), rosters)
 
 
 @pytest.mark.parametrize("kind", [m.Waiting, m.Leave, m.Refuse])
@@ -250,13 +278,16 @@ def test_a_reason_is_one_printable_line(kind: Any) -> None:
 
 
 def test_a_message_of_a_full_house_fits() -> None:
-    """The commit of a run with as many members as may be can still travel."""
-    ledger = chain(0, "w1")
-    everybody = tuple(
-        dataclasses.replace(member("w1"), peer=key("w1").peer[:-4] + f"{n:04}") for n in range(MEMBERS_MAX)
-    )
-    contributors = tuple(Contributor(who.peer, 1 << 40, 1000, 1 << 40) for who in everybody)
-    body = skip(ledger, members=everybody, contributors=contributors)
-    signatures = tuple((who.peer, bytes(64)) for who in everybody[: MEMBERS_MAX // 2 + 1])
+    """The commit of a run with as many members as may be can still travel, even if all of them changed."""
+    everybody = tuple(dataclasses.replace(member("w1"), peer=somebody(n)) for n in range(MEMBERS_MAX))
+    after = tuple(dataclasses.replace(who, missed=1, weight_from=1 << 40) for who in everybody)
+    contributors = tuple(Contributor(who.peer, 1 << 40, 1000, 1 << 39) for who in everybody)
+    body = skip(chain(0, "w1"), before=everybody, members=after, contributors=contributors)
+    signatures = tuple((who.peer, bytes(64)) for who in everybody[: VOTERS_MAX // 2 + 1])
     raw = encode(m.Commits(1, (Commit(body, 0, signatures),), 1))
-    assert decode(raw).commits[0].body == body
+    read_again = decode(raw, lambda parent: everybody).commits[0].body
+    assert (read_again, read_again.members) == (body, after)
+
+
+def somebody(number: int) -> PeerId:
+    return PeerId(key("w1").peer[:-4] + f"{number:04}")

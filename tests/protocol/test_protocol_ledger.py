@@ -106,11 +106,11 @@ def stranger_in_the_body(ledger: Ledger) -> Commit:
     [
         (lambda ledger: signed(ledger, ()), "0 votes, 3 are a majority"),
         (lambda ledger: signed(ledger, NAMES[:2]), "2 votes, 3 are a majority"),
-        (lambda ledger: signed(ledger, ("w1", "w2", "w1")), "no member, or voted twice"),
+        (lambda ledger: signed(ledger, ("w1", "w2", "w1")), "has no vote, or voted twice"),
         (lambda ledger: signed(ledger, (*NAMES, "w1")), "more votes than members"),
-        (lambda ledger: signed(ledger, ("w1", "w2", "w9")), "no member, or voted twice"),
-        (stranger_in_the_body, "no member, or voted twice"),
-        (nameless, "no member, or voted twice"),
+        (lambda ledger: signed(ledger, ("w1", "w2", "w9")), "has no vote, or voted twice"),
+        (stranger_in_the_body, "has no vote, or voted twice"),
+        (nameless, "has no vote, or voted twice"),
         (signature_of_another, "is not signed by it"),
         (wrong_view, "is not signed by it"),
         (lambda ledger: vote_for(ledger, round=ledger.height + 2), "is not signed by it"),
@@ -123,7 +123,10 @@ def stranger_in_the_body(ledger: Ledger) -> Commit:
         (lambda ledger: signed(ledger, round=0), "does not follow"),
         (lambda ledger: signed(ledger, round=(1 << 64) - 1), "does not follow"),
         (lambda ledger: signed(ledger, members=()), "names 0 members"),
-        (lambda ledger: signed(ledger, members=(member("w1"),) * (MEMBERS_MAX + 1)), "names 4097 members"),
+        (
+            lambda ledger: signed(ledger, members=(member("w1"),) * (MEMBERS_MAX + 1)),
+            f"names {MEMBERS_MAX + 1} members",
+        ),
     ],
 )
 @pytest.mark.parametrize("rounds", [0, 2])
@@ -175,7 +178,7 @@ def test_since_gives_commits_in_order_within_the_bytes() -> None:
     assert ledger.since(5, 1 << 20) == tuple(ledger.commits[4:])
     assert ledger.since(7, 1 << 20) == ()
     assert ledger.since(1 << 48, 1 << 20) == ()
-    one = len(ledger.commit(1).body.encoded) + 128 * 4
+    one = len(ledger.commit(1).body.encoded) + 72 * 4
     assert len(ledger.since(1, 3 * one)) == 3
     assert len(ledger.since(1, 3 * one - 1)) == 2
     assert ledger.since(2, 0) == (ledger.commit(2),)

@@ -221,6 +221,8 @@ NAN = math.nan
         ("probation_rounds", [0, 10], [-1, 1 << 64]),
         ("start_workers", [1, 100], [0, -1]),
         ("owners_max", [1, 4096], [0, 4097]),
+        ("voters_max", [1, 64, 4096], [0, -1, 4097]),
+        ("snapshot_rounds", [0, 1, 10**9], [-1, 1 << 32]),
         ("keep_rounds", [2, 1000], [0, 1, 1001]),
         ("late", ["carry", "drop"], ["", "Carry", "keep"]),
         ("fragments", [1, 256], [0, -1, 257]),

@@ -30,7 +30,8 @@ def owning(*parts: int, held: str = "", by: Cut | None = None) -> Owning:
     """An owner of parts that already holds what these peers contributed."""
     mine = Owning(1, 0, 3)
     mine.plan(plan(*parts), {blob(name, part) for name in held.split() for part in parts})
-    mine.cut = by
+    if by is not None:
+        mine.follow(by)
     return mine
 
 
@@ -143,7 +144,7 @@ def result(revision: int, part: int = 0) -> Reduced:
 def test_a_result_is_kept_for_its_cut_only() -> None:
     mine = owning(0, held="w1 w2 w3")
     assert mine.aggregated(result(2)) is None
-    mine.cut = cut("w1", "w2")
+    mine.follow(cut("w1", "w2"))
     mine.sums()
     assert mine.aggregated(result(1)) is None
     assert mine.aggregated(result(2, part=2)) is None
@@ -156,7 +157,7 @@ def test_a_later_cut_is_summed_anew() -> None:
     mine = owning(0, held="w1 w2 w3", by=cut("w1", "w2", "w3"))
     mine.sums()
     mine.aggregated(result(2))
-    mine.cut = cut("w1", "w2", revision=3)
+    mine.follow(cut("w1", "w2", revision=3))
     (action,) = mine.sums()
     assert action.revision == 3
     assert len(action.inputs) == 2

@@ -1,15 +1,19 @@
-"""Random messages of every kind, as the wire allows them: any number that fits, any text, any digest."""
+"""Random messages of every kind, as the wire allows them: any number that fits, any text, any digest.
+
+Bodies name the places of members, so all of them are about one list of members, `Pool.before`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import strategies as st
-from protocol_samples import RUN, digest, peer
+from protocol_samples import RUN, digest, members, peer
 
 from atoll.protocol import messages as m
-from atoll.protocol.commits import Body, Commit, Contributor, Kind, Rejection
+from atoll.protocol.commits import Body, Commit, Contributor, Kind, Rejection, Snapshot
 from atoll.protocol.ids import REASON_MAX, BlobRef, Digest, PeerId
 from atoll.protocol.proofs import (
     Equivocation,
@@ -47,7 +51,10 @@ class Pool:
     sizes: Sequence[int] = (333, 334)
     numbers: Sequence[int] = (1, 10, 1000)
     bodies: Sequence[Body] = ()
+    commits: Sequence[Commit] = ()
+    snapshots: Sequence[Snapshot] = ()
     signatures: Sequence[bytes] = (b"", bytes(64))
+    before: tuple[Member, ...] = members("coordinator", "w1", "w2", "w3")
 
 
 class Messages:
@@ -68,10 +75,10 @@ class Messages:
         self.signatures = st.one_of(st.sampled_from(list(pool.signatures)), st.binary(max_size=70))
         self._proofs()
         self.contributors = st.builds(Contributor, self.peers, self.u64, self.u32, self.u64)
+        self.members = st.builds(Member, self.peers, st.sampled_from(Role), self.u64, self.u32)
         self.bodies = self._bodies()
-        self.commits = st.builds(
-            Commit, self.bodies, self.views, self._few(st.tuples(self.peers, self.signatures))
-        )
+        self.commits = self._commits()
+        self.snapshots = self._snapshots()
         self.kinds = self._kinds()
         self.any = st.one_of(*self.kinds.values())
 
@@ -79,9 +86,12 @@ class Messages:
         pair, stages = st.tuples(self.digests, self.digests), st.sampled_from(Stage)
         signatures = st.tuples(self.signatures, self.signatures)
         self.certificates = self._few(st.tuples(self.peers, self.signatures))
-        self.evidence = st.builds(Equivocation, self.peers, self.u64, self.views, stages, pair, signatures)
+        here = st.sampled_from([member.peer for member in self.pool.before])
+        proof = (near((0, 1), U32), self.u64, self.views, stages, pair, signatures)
+        self.evidence = st.builds(Equivocation, self.peers, *proof)
+        self.evidence_here = st.builds(Equivocation, here, *proof)
         self.joining = st.builds(Joining, self.peers, self.u64, self.signatures, self.signatures)
-        self.farewells = st.builds(Farewell, self.peers, self.u64, self.signatures)
+        self.farewells = st.builds(Farewell, here, self.u64, self.signatures)
         word = st.none() | st.tuples(self.views, self.digests)
         words = self._few(st.builds(SignedPromise, self.peers, word, self.signatures))
         self.whys = st.none() | st.builds(Justification, words, self.certificates)
@@ -95,6 +105,30 @@ class Messages:
         exact = st.tuples(*(st.builds(BlobRef, self.digests, st.just(size)) for size in self.pool.sizes))
         return st.one_of(exact, self._few(self.refs))
 
+    def _of_some(
+        self, members: tuple[Member, ...], what: st.SearchStrategy
+    ) -> st.SearchStrategy[tuple[tuple[PeerId, Any], ...]]:
+        """Something said of some of these members, in their order."""
+        places = st.integers(0, len(members) - 1)
+        return st.dictionaries(places, what, max_size=4).map(
+            lambda said: tuple((members[place].peer, said[place]) for place in sorted(said))
+        )
+
+    def _contributors(self) -> st.SearchStrategy[tuple[Contributor, ...]]:
+        """A weight is never above the tokens: a body says by how much it is below."""
+        row = st.tuples(self.u64, self.u32, near((0, 1), U64))
+        return self._of_some(self.pool.before, row).map(
+            lambda rows: tuple(Contributor(who, t, steps, t - min(t, less)) for who, (t, steps, less) in rows)
+        )
+
+    def after(self) -> st.SearchStrategy[tuple[Member, ...]]:
+        """The members of the next round: any of this one's, as they were or changed, and any others."""
+        same = st.lists(st.sampled_from(self.pool.before), max_size=8)
+        changed = st.lists(self.members, max_size=3)
+        some = st.tuples(same, changed).map(lambda two: {m.peer: m for part in two for m in part})
+        ordered = some.map(lambda found: tuple(found[who] for who in sorted(found)))
+        return st.one_of(st.just(self.pool.before), ordered)
+
     def _bodies(self) -> st.SearchStrategy[Body]:
         body = st.builds(
             Body,
@@ -103,16 +137,47 @@ class Messages:
             parent=self.digests,
             kind=st.sampled_from(Kind),
             anchor=self.digests,
-            members=self._few(st.builds(Member, self.peers, st.sampled_from(Role), self.u64, self.u32)),
-            contributors=self._few(self.contributors),
-            rejected=self._few(st.builds(Rejection, self.peers, texts)),
+            before=st.just(self.pool.before),
+            members=self.after(),
+            contributors=self._contributors(),
+            rejected=self._of_some(self.pool.before, texts).map(
+                lambda rows: tuple(Rejection(*row) for row in rows)
+            ),
             blobs=self._right_parts(),
             fragment=near((0,), U32),
-            evidence=self._few(self.evidence),
+            epoch=near((0, 1), U32),
+            evidence=self._few(self.evidence_here),
             joining=self._few(self.joining),
             farewells=self._few(self.farewells),
         )
         return st.one_of(st.sampled_from(list(self.pool.bodies)), body) if self.pool.bodies else body
+
+    def _commits(self) -> st.SearchStrategy[Commit]:
+        """A recovery has the authority's signature and no view, others the votes of members."""
+
+        def certified(body: Body) -> st.SearchStrategy[Commit]:
+            if body.kind is Kind.RECOVERY:
+                alone = st.tuples(st.tuples(self.peers, self.signatures))
+                return st.builds(Commit, st.just(body), st.just(0), alone)
+            votes = self._of_some(body.before, self.signatures)
+            return st.builds(Commit, st.just(body), self.views, votes)
+
+        any_ = self.bodies.flatmap(certified)
+        return st.one_of(st.sampled_from(list(self.pool.commits)), any_) if self.pool.commits else any_
+
+    def _snapshots(self) -> st.SearchStrategy[Snapshot]:
+        """Of commits that nobody knows: by whose members the commits beside it are read is another matter."""
+        unknown = st.binary(min_size=32, max_size=32).map(lambda b: Digest(b.hex()))
+        any_ = st.builds(
+            Snapshot,
+            near(self.pool.rounds, U64),
+            self.u32,
+            unknown,
+            self.u64,
+            self._few(self.members),
+            self.signatures,
+        )
+        return st.one_of(st.sampled_from(list(self.pool.snapshots)), any_) if self.pool.snapshots else any_
 
     def _columns(self, participants: Sequence[Contributor]) -> st.SearchStrategy:
         size = st.one_of(st.just(len(participants)), st.integers(0, 4))
@@ -153,13 +218,14 @@ class Messages:
             "Promise": st.builds(
                 m.Promise, r, v, accepted, self.signatures, self.certificates, self.sightings
             ),
-            "Commits": st.builds(m.Commits, r, self._few(self.commits), self.u64),
+            "Commits": st.builds(m.Commits, r, self._few(self.commits), self.u64, st.none() | self.snapshots),
             "AskCommits": st.builds(m.AskCommits, r),
             "Join": st.builds(m.Join, r, st.sampled_from(Role), self.signatures, self.signatures),
             "Leave": st.builds(m.Leave, r, reasons, self.signatures),
             "AskState": st.builds(m.AskState, r),
             "State": st.builds(m.State, r, self.digests, self._few(self.refs)),
             "Refuse": st.builds(m.Refuse, r, reasons),
+            "Seal": st.builds(m.Seal, r, near(self.pool.rounds, U64), self.signatures),
             "Lock": st.builds(m.Lock, r, v, self.digests, self.certificates),
             "Accuse": st.builds(m.Accuse, r, self._few(self.evidence)),
         }
