@@ -1,11 +1,11 @@
-"""Talk to a running daemon over its unix socket: the status it gives, and the request to stop."""
+"""Talk to a running daemon over its unix socket: the status it gives, and what its owner wants of it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -13,6 +13,10 @@ from atoll.cli import places
 from atoll.cli.boundary import NotRunning
 from atoll.node.rpc import admin_pb2 as rpc
 from atoll.node.rpc.admin_pb2_grpc import AdminStub
+from atoll.protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from atoll.coordinator.rpc.control_pb2 import RecoveryReply as Recovery
 
 Status = dict[str, Any]
 
@@ -67,8 +71,35 @@ class Admin:
             raise self._silent(error) from None
         return str(reply.reason)
 
+    def pause(self, on: bool) -> str:
+        """Ask it to rest, or to train again; what it says. ConfigError if there is nothing to pause."""
+        try:
+            reply = self._stub.Pause(rpc.PauseRequest(on=on), timeout=ANSWER_S)
+        except grpc.RpcError as error:
+            raise self._fault(error) from None
+        return str(reply.reason)
+
+    def recover(self, keep: Sequence[str], only_tell: bool) -> Recovery:
+        """What a recovery would do, or did. ConfigError if this daemon cannot."""
+        from atoll.coordinator.rpc import control_pb2
+        from atoll.coordinator.rpc.control_pb2_grpc import ControlStub
+
+        asked = control_pb2.AboutRecovery(keep=keep, only_tell=only_tell)
+        try:
+            return ControlStub(self._channel).Recover(asked, timeout=ANSWER_S)
+        except grpc.RpcError as error:
+            raise self._fault(error) from None
+
     def close(self) -> None:
         self._channel.close()
+
+    def _fault(self, error: grpc.RpcError) -> ConfigError | NotRunning:
+        """What the daemon refuses is the user's to mend; anything else is silence."""
+        if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+            return ConfigError(str(error.details()), str(self.state_dir))
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            return ConfigError("this daemon does not know that verb", str(self.state_dir), "a coordinator's")
+        return self._silent(error)
 
     def _silent(self, error: grpc.RpcError) -> NotRunning:
         return places.not_running(self.state_dir, str(error.code().name).lower().replace("_", " "))

@@ -42,7 +42,7 @@ def coordinator(
     from atoll.coordinator.control import attach
 
     config, announce = _config(run, state_dir, metrics), _announcer(run, published)
-    return daemon.serve(config, published.signed, None, announce, (attach,))
+    return daemon.serve(config, published.signed, None, announce, (attach,), published.authority)
 
 
 def _config(run: RunFile, state_dir: Path, metrics: str) -> NodeConfig:

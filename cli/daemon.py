@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from atoll.node.config import NodeConfig
     from atoll.node.serve import Service
     from atoll.protocol.invite import Invite
+    from atoll.protocol.keys import Signer
     from atoll.protocol.manifest import SignedManifest
 
 log = logging.getLogger("atoll.cli")
@@ -27,8 +28,12 @@ def serve(
     invite: Invite | None,
     on_ready: Callable[[dict[str, Any]], None],
     services: Sequence[Service] = (),
+    authority: Signer | None = None,
 ) -> int:
-    """The exit code of a daemon that ended by itself, was stopped, or was interrupted."""
+    """The exit code of a daemon that ended by itself, was stopped, or was interrupted.
+
+    `authority` is the run authority's key, where it lies here.
+    """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines about peers that went away are no news
     from atoll.node.serve import serve as run
 
@@ -36,7 +41,7 @@ def serve(
         log.warning("this process stops itself where ATOLL_BREAKPOINTS says: %s", folder)
         config = replace(config, breakpoints=Path(folder))
     try:
-        reason = asyncio.run(run(config, signed, invite, on_ready, services))
+        reason = asyncio.run(run(config, signed, invite, on_ready, services, authority))
     except asyncio.CancelledError:
         return INTERRUPTED
     log.info("ended: %s", reason)

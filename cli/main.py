@@ -19,6 +19,8 @@ from atoll.cli.demo.command import demo
 from atoll.cli.export import export
 from atoll.cli.init import init
 from atoll.cli.join import join
+from atoll.cli.pause import pause, resume
+from atoll.cli.recover import recover
 from atoll.cli.status import status
 from atoll.cli.stop import stop
 
@@ -66,8 +68,11 @@ app.command(rich_help_panel=START)(init)
 app.command(rich_help_panel=RUN)(coordinator)
 app.command(rich_help_panel=RUN)(join)
 app.command(rich_help_panel=RUN)(status)
+app.command(rich_help_panel=RUN)(pause)
+app.command(rich_help_panel=RUN)(resume)
 app.command(rich_help_panel=RUN)(stop)
 app.command(rich_help_panel=RUN)(export)
+app.command(rich_help_panel=RUN)(recover)
 app.add_typer(keys.app, name="key", rich_help_panel=TOOLS)
 
 

@@ -68,13 +68,18 @@ def _lines(status: Status) -> list[tuple[str, str]]:
     sent = sum(kind["sent"] for kind in (status.get("traffic") or {}).values())
     received = sum(kind["received"] for kind in (status.get("traffic") or {}).values())
     rejected = ", ".join(f"{count} × {reason}" for reason, count in (status.get("rejected") or {}).items())
+    epoch = f" of epoch {status['epoch']}" if status.get("epoch") else ""
     leads = " (this peer)" if status.get("leads") else ""
     return [
         ("run", f"{status.get('run')}  {status['run_id'][:12]}"),
         ("peer", f"{status['peer']}  {status['role']}, process {status['pid']}"),
         ("phase", f"{status['phase']}: {status['why']}"),
+        ("paused", "trains no more, until `atoll resume`" if status.get("paused") else ""),
         ("updates", rounds_text(status)),
-        ("round", f"{status['round']}, view {status['view']}, leader {_short(status['leader'])}{leads}"),
+        (
+            "round",
+            f"{status['round']}{epoch}, view {status['view']}, leader {_short(status['leader'])}{leads}",
+        ),
         ("training", training_text(status)),
         ("held-out loss", heldout_text(status)),
         ("anchor", f"{(status['anchor_digest'] or 'none yet')[:16]} of round {status['anchor_round']}"),

@@ -42,11 +42,15 @@ _SECTIONS = {("rounds", "rounds"): "[run] rounds", ("name",): "[run] name"}
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A run as it lies in `state_dir`. `secret` is empty unless the policy asks for one."""
+    """A run as it lies in `state_dir`. `secret` is empty unless the policy asks for one.
+
+    `authority` signs recoveries and snapshots.
+    """
 
     state_dir: Path
     signed: SignedManifest
     resumed: bool
+    authority: Key = field(repr=False)
     secret: bytes = field(default=b"", repr=False)
 
 
@@ -69,7 +73,7 @@ def publish(run: RunFile, state_dir: Path) -> Published:
     except OSError as error:
         right = "a folder that this user can write, with room"
         raise ConfigError(f"cannot write: {error.strerror or error}", str(state_dir), right) from None
-    return Published(state_dir, signed, False, secret)
+    return Published(state_dir, signed, False, authority, secret)
 
 
 def make_invite(published: Published, multiaddrs: list[str], now_unix: float, expires_hours: float) -> Invite:
@@ -136,7 +140,9 @@ def _public(secret: bytes) -> str:
 
 def _resume(run: RunFile, state_dir: Path) -> Published:
     signed = _stored(state_dir)
-    if not (state_dir / AUTHORITY_FILE).exists() or _authority(state_dir).peer != signed.manifest.authority:
+    exists = (state_dir / AUTHORITY_FILE).exists()
+    authority = _authority(state_dir) if exists else None
+    if authority is None or authority.peer != signed.manifest.authority:
         raise ConfigError("not the key that signed this run", str(state_dir / AUTHORITY_FILE), "restore it")
     witness = load_or_create(state_dir).peer
     secret = _kept_secret(signed.manifest, state_dir)
@@ -157,7 +163,7 @@ def _resume(run: RunFile, state_dir: Path) -> Published:
             f"a signed run cannot change: undo that, or start a new run with --state and a new folder, "
             f"not {state_dir}",
         )
-    return Published(state_dir, signed, True, secret)
+    return Published(state_dir, signed, True, authority, secret)
 
 
 def _stored(state_dir: Path) -> SignedManifest:

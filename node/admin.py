@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,23 @@ import grpc
 
 from atoll.node.rpc import admin_pb2 as rpc
 from atoll.node.rpc.admin_pb2_grpc import AdminServicer, add_AdminServicer_to_server
+from atoll.protocol.errors import ConfigError
 
 SOCKET_PATH_MAX = 100
 WATCH_S = 0.5
 
 
 class Admin(AdminServicer):  # type: ignore[misc]
-    """Serves `status` and takes `stop`."""
+    """Serves `status` and takes `stop` and `pause`, which say what they lead to."""
 
     def __init__(
-        self, folder: Path, status: Callable[[], dict[str, Any]], stop: Callable[[bool], str]
+        self,
+        folder: Path,
+        status: Callable[[], dict[str, Any]],
+        stop: Callable[[bool], str],
+        pause: Callable[[bool], Awaitable[str]],
     ) -> None:
-        self._folder, self._status, self._stop = folder, status, stop
+        self._folder, self._status, self._stop, self._pause = folder, status, stop, pause
         self.server = grpc.aio.server()
         self._short: tempfile.TemporaryDirectory[str] | None = None
         add_AdminServicer_to_server(self, self.server)
@@ -69,3 +74,9 @@ class Admin(AdminServicer):  # type: ignore[misc]
 
     async def Stop(self, request: rpc.StopRequest, context: grpc.aio.ServicerContext) -> rpc.StopReply:
         return rpc.StopReply(reason=self._stop(request.finish))
+
+    async def Pause(self, request: rpc.PauseRequest, context: grpc.aio.ServicerContext) -> rpc.PauseReply:
+        try:
+            return rpc.PauseReply(reason=await self._pause(request.on))
+        except ConfigError as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))

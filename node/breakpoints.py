@@ -119,7 +119,7 @@ def step_of_action(action: a.Action, place: Place) -> str | None:
     """The step that this action is. A leader commits by telling; it has the commit on disk then."""
     match action:
         case a.Send(message=m.Commits() as told):
-            own = place.role == "leader" and told.commits[0].body.round == place.round
+            own = place.role == "leader" and any(c.body.round == place.round for c in told.commits[:1])
             return "commit" if own else None
         case a.Send():
             return _SENT.get(type(action.message))

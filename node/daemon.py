@@ -44,6 +44,14 @@ log = structlog.get_logger("atoll.daemon")
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """An event whose consequences somebody waits for."""
+
+    event: e.Event
+    done: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Unread:
     """A message about a commit that may be on its way through the queue: it is read when its turn comes."""
 
@@ -73,7 +81,7 @@ class Daemon:
         self.history = History(network.traffic)
         folder = network.config.breakpoints
         self._breakpoints = Breakpoints(folder) if folder else None
-        self._queue: asyncio.Queue[e.Event | _Unread] = asyncio.Queue()
+        self._queue: asyncio.Queue[e.Event | _Unread | _Asked] = asyncio.Queue()
         self._waiting: Counter[PeerId] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: BaseException | None = None
@@ -87,6 +95,7 @@ class Daemon:
         key = self.network.identity.key
         ledger: Ledger = self.disk.load_ledger(self.signed, key)
         self.peer = Peer(self.config, key, ledger, self.disk.load_saved(ledger))
+        self.peer.paused = self.disk.paused
         self.network.store.put(self.signed.raw, round=FOREVER, kind="state")
         self.numbers.part_bytes(1)
         held = []
@@ -143,10 +152,13 @@ class Daemon:
                 except RemoteProtocolError as error:
                     self.network.reject(str(error), peer=short(event.sender))
                     continue
-            for action in self._handle(event):
+            asked = event if isinstance(event, _Asked) else None
+            for action in self._handle(asked.event if asked else event):
                 if self._breakpoints is not None:
                     self._breakpoints.before(action)
                 await self._perform(action)
+            if asked is not None and not asked.done.done():
+                asked.done.set_result(None)
 
     def _handle(self, event: e.Event) -> list[a.Action]:
         """Let the peer take an event, and note a deadline that cost a view."""
@@ -174,6 +186,24 @@ class Daemon:
 
     def feed(self, event: e.Event) -> None:
         self._queue.put_nowait(event)
+
+    async def ask(self, event: e.Event) -> None:
+        """Have an event handled, and what follows from it on disk, before this returns."""
+        asked = _Asked(event, asyncio.get_running_loop().create_future())
+        self._queue.put_nowait(asked)
+        await asked.done
+
+    async def pause(self, on: bool) -> str:
+        """Leave the machine to its owner, or train again; either outlives a restart of this daemon.
+
+        ConfigError if this peer does not train.
+        """
+        if self.training is None:
+            raise ConfigError("this peer votes and does not train", str(self.disk.folder), "a worker")
+        await self._write(self.disk.save_paused, on)
+        self.training.rest(on)
+        await self.ask(e.Pause(on))
+        return "rests; it goes on to vote and to keep up" if on else "trains again"
 
     def take(self, sender: PeerId, body: bytes) -> bool:
         """A message of a proven sender; False if too many wait already."""
@@ -319,7 +349,7 @@ class Daemon:
         if rewound != self._rewound:
             return
         self.feed(state)
-        if self.evaluator is not None:
+        if self.evaluator is not None and not self.peer.paused:
             self.evaluator.evaluate(state.round, anchor)
         await self._write(self._save, state, anchor, momentum, residual)
 

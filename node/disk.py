@@ -9,6 +9,7 @@ results/<round>-<digest>   parts of updates, on disk before they are voted for
 state-<round>.safetensors  anchor and momentum after a round; the newest two
 local.safetensors          this peer's residual, of one round
 inner.safetensors          the trainer's inner optimiser
+paused                     there while the volunteer wants the machine for itself
 """
 
 from __future__ import annotations
@@ -130,33 +131,33 @@ class Disk:
         path = self.folder / "known"
         return tuple(path.read_text().split()) if path.exists() else ()
 
+    # ---- the volunteer's pause ------------------------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        return (self.folder / "paused").exists()
+
+    def save_paused(self, on: bool) -> None:
+        """Remember, over restarts too, whether this peer is to rest."""
+        if on:
+            write_atomic(self.folder / "paused", b"")
+        else:
+            (self.folder / "paused").unlink(missing_ok=True)
+            flush_folder(self.folder)
+
     # ---- ledger and promises --------------------------------------------------------------------
 
     def load_ledger(self, signed: SignedManifest, signer: Signer) -> Ledger:
         """Read and verify the ledger; what a crash tore off at the end is cut away."""
-        path, ledger, good = self.folder / "ledger.log", Ledger(signed.genesis), 0
-        raw = path.read_bytes() if path.exists() else b""
+        path = self.folder / "ledger.log"
         try:
-            self._load_snapshot(ledger, signer)
-            for end, record in _records(raw):
-                with contextlib.suppress(UnknownParent):  # from before the snapshot
-                    commit = commit_from_bytes(record, ledger.members_after)
-                    if commit.body.round > ledger.height:
-                        ledger.append(commit, signer)
-                good = end
+            ledger, good = _ledger(self.folder, signed, signer)
         except RemoteProtocolError as error:
             raise ConfigError(str(error), str(path), "the ledger of this run") from None
         self._log = path.open("ab")
         self._log.truncate(good)
         os.fsync(self._log.fileno())
         return ledger
-
-    def _load_snapshot(self, ledger: Ledger, signer: Signer) -> None:
-        path = self.folder / "snapshot.bin"
-        if path.exists():
-            snapshot = snapshot_from_bytes(path.read_bytes())
-            ledger.check_snapshot(snapshot, signer)
-            ledger.rebase(snapshot)
 
     def load_saved(self, ledger: Ledger) -> Saved:
         """What was promised, accepted and proposed in the round after the ledger; nothing if the file is of
@@ -304,20 +305,30 @@ def load_state(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
         raise ConfigError(str(error), str(path), "a state as atoll wrote it") from None
 
 
-def commits_of(folder: Path) -> list[Commit]:
-    """The commits in a node's log, unverified; the node may be running."""
-    manifest = (folder / "manifest.bin").read_bytes()
-    genesis = open_manifest(manifest, Digest(hashlib.sha256(manifest).hexdigest())).genesis
-    rosters, snapshot = {genesis.run_id: genesis.members}, folder / "snapshot.bin"
-    if snapshot.exists():
-        base = snapshot_from_bytes(snapshot.read_bytes())
-        rosters[base.head] = base.members
-    commits = []
-    for _, record in _records((folder / "ledger.log").read_bytes()):
-        with contextlib.suppress(UnknownParent):
-            commits.append(commit_from_bytes(record, rosters.get))
-            rosters[commits[-1].body.digest] = commits[-1].body.members
-    return commits
+def read_ledger(folder: Path, signer: Signer) -> Ledger:
+    """The ledger in a state directory, verified, also while a node runs in it.
+
+    Raises OSError where no manifest lies, RemoteProtocolError for what is not its run's.
+    """
+    raw = (folder / "manifest.bin").read_bytes()
+    return _ledger(folder, open_manifest(raw, Digest(hashlib.sha256(raw).hexdigest())), signer)[0]
+
+
+def _ledger(folder: Path, signed: SignedManifest, signer: Signer) -> tuple[Ledger, int]:
+    """The ledger as far as it is whole, and where its log ends."""
+    log, base = folder / "ledger.log", folder / "snapshot.bin"
+    ledger, good = Ledger(signed.genesis), 0
+    if base.exists():
+        snapshot = snapshot_from_bytes(base.read_bytes())
+        ledger.check_snapshot(snapshot, signer)
+        ledger.rebase(snapshot)
+    for end, record in _records(log.read_bytes() if log.exists() else b""):
+        with contextlib.suppress(UnknownParent):  # from before the snapshot
+            commit = commit_from_bytes(record, ledger.members_after)
+            if commit.body.round > ledger.height:
+                ledger.append(commit, signer)
+        good = end
+    return ledger, good
 
 
 def _records(raw: bytes) -> Iterator[tuple[int, bytes]]:

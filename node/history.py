@@ -39,6 +39,7 @@ class History:
         self.commits.append(
             {
                 "round": body.round,
+                "epoch": body.epoch,
                 "kind": body.kind.name.lower(),
                 "view": commit.view,
                 "expired_views": self._expired[1] if self._expired[0] == body.round else [],

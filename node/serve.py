@@ -55,8 +55,9 @@ async def serve(
 
     `signed` is given by who publishes the run; everybody else names it by `invite`, or resumes what lies in
     the state directory. `authority` is the run authority's key, where it lies here. `on_ready` gets the first
-    status; `services` are further gRPC services on the admin
-    socket. Raises ConfigError, BootstrapFailed, OSError.
+    status; `services` are further gRPC services on the admin socket.
+
+    Raises ConfigError, BootstrapFailed, OSError.
     """
     stop = _Stop()
     async with contextlib.AsyncExitStack() as stack:
@@ -81,7 +82,7 @@ async def serve(
         started = await asyncio.get_running_loop().run_in_executor(None, daemon.open)
         await _start_workers(daemon, config, signed, started)
         stop.attach(daemon)
-        admin = Admin(config.state_dir, lambda: status(daemon), stop.ask)
+        admin = Admin(config.state_dir, lambda: status(daemon), stop.ask, daemon.pause)
         for service in services:
             service(admin.server, daemon)
         await admin.start()
@@ -152,6 +153,7 @@ async def _start_workers(
     )
     if config.role is Role.WORKER:
         daemon.training = Training(trainer, daemon.numbers, daemon.network.store, daemon.worker, daemon.feed)
+        daemon.training.rest(daemon.peer.paused)
         await daemon.training.start(config.state_dir / "inner.safetensors")
         assert daemon.training.task is not None
         daemon.watch(daemon.training.task)

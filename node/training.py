@@ -71,6 +71,7 @@ class Training:
         self._settled: dict[int, a.Settle] = {}
         self._restarts = 0
         self._running = 0
+        self._rests = False
         self.task: asyncio.Task[None] | None = None
 
     async def start(self, inner: Path | None) -> None:
@@ -118,6 +119,18 @@ class Training:
         elif pending is not None and pending.round == settle.round:
             self._in_worker(self._numbers.carry, pending.delta, settle.late)
 
+    def rest(self, on: bool) -> None:
+        """Leave the machine to its owner after the inner step in progress, or go on.
+
+        What was trained of the round by then is handed over as it is; nothing new begins before the rest
+        is over.
+        """
+        self._rests = on
+        if not on:
+            self._wake.set()
+        elif self.trainer is not None and self._running:
+            self.trainer.stop_early()
+
     def _cut_short(self, before_round: int) -> None:
         if self.trainer is not None and 0 < self._running < before_round:
             self.trainer.stop_early()
@@ -140,9 +153,9 @@ class Training:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            wanted, self._wanted = self._wanted, None
-            if wanted is None:
+            if self._rests or self._wanted is None:
                 continue
+            wanted, self._wanted = self._wanted, None
             try:
                 await self._round(*wanted)
             except TrainerDied as error:
@@ -152,14 +165,21 @@ class Training:
         trainer, loop = self.trainer, asyncio.get_running_loop()
         assert trainer is not None
         await loop.run_in_executor(self._worker, trainer.anchor.copy_, self._numbers.anchor)
-        self.round, self.steps, self.progress, self._running = train.round, train.steps, None, train.round
+        self.round, self.steps, self.progress = train.round, train.steps, None
         if train.round in self._settled:
             return
+        if self._rests:
+            self._wanted = self._wanted or (train, first_step)
+            return
         index, count = train.shard
+        self._running = train.round
         try:
             result = await trainer.train(train.round, train.steps, index, count, first_step)
         finally:
             self._running = 0
+        if self._rests and not result.tokens:
+            self._wanted = self._wanted or (train, first_step)
+            return
         await self._hand_over(train, result)
         if self.inner_path is not None:
             await trainer.save_inner(self.inner_path)

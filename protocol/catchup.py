@@ -57,10 +57,13 @@ class Catchup:
             self.state = state
 
     def rewound(self, round_: int) -> None:
-        """The rounds from this one on went otherwise: a state after one of them is of no use."""
-        self.applying, self.loading = 0, None
-        if self.round >= round_:
+        """The rounds from this one on went otherwise: a state after one of them is of no use.
+
+        Nor is the one before, if such an update is being applied to it: it is fetched anew.
+        """
+        if max(self.round, self.applying) >= round_:
             self.state = None
+        self.applying, self.loading = 0, None
 
     def step(self, ledger: Ledger, held: Collection[Digest], me: PeerId) -> list[Action]:
         """The next action towards the head; none while one is under way or a state must be asked for."""

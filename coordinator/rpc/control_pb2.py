@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#atoll/coordinator/rpc/control.proto\x12\x05\x61toll\"\n\n\x08\x41\x62outRun\"O\n\x08RunReply\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12\x11\n\tauthority\x18\x03 \x01(\t\x12\x0e\n\x06invite\x18\x04 \x01(\t\"\x11\n\x0f\x41\x62outCheckpoint\"E\n\x0f\x43heckpointReply\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x15\n\ranchor_digest\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\"0\n\x0b\x41\x62outLedger\x12\x12\n\nfrom_round\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"\x1e\n\x0bLedgerReply\x12\x0f\n\x07\x63ommits\x18\x01 \x03(\t2\xa2\x01\n\x07\x43ontrol\x12\'\n\x03Run\x12\x0f.atoll.AboutRun\x1a\x0f.atoll.RunReply\x12<\n\nCheckpoint\x12\x16.atoll.AboutCheckpoint\x1a\x16.atoll.CheckpointReply\x12\x30\n\x06Ledger\x12\x12.atoll.AboutLedger\x1a\x12.atoll.LedgerReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#atoll/coordinator/rpc/control.proto\x12\x05\x61toll\"\n\n\x08\x41\x62outRun\"O\n\x08RunReply\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12\x11\n\tauthority\x18\x03 \x01(\t\x12\x0e\n\x06invite\x18\x04 \x01(\t\"\x11\n\x0f\x41\x62outCheckpoint\"E\n\x0f\x43heckpointReply\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x15\n\ranchor_digest\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\"0\n\x0b\x41\x62outLedger\x12\x12\n\nfrom_round\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"3\n\x0bLedgerReply\x12\x0f\n\x07\x63ommits\x18\x01 \x03(\t\x12\x13\n\x0b\x66irst_round\x18\x02 \x01(\x04\"0\n\rAboutRecovery\x12\x0c\n\x04keep\x18\x01 \x03(\t\x12\x11\n\tonly_tell\x18\x02 \x01(\x08\"B\n\x04Kept\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0c\n\x04kept\x18\x03 \x01(\x08\x12\x10\n\x08heard_ms\x18\x04 \x01(\x03\"[\n\rRecoveryReply\x12\r\n\x05round\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x1c\n\x07members\x18\x03 \x03(\x0b\x32\x0b.atoll.Kept\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t2\xd9\x01\n\x07\x43ontrol\x12\'\n\x03Run\x12\x0f.atoll.AboutRun\x1a\x0f.atoll.RunReply\x12<\n\nCheckpoint\x12\x16.atoll.AboutCheckpoint\x1a\x16.atoll.CheckpointReply\x12\x30\n\x06Ledger\x12\x12.atoll.AboutLedger\x1a\x12.atoll.LedgerReply\x12\x35\n\x07Recover\x12\x14.atoll.AboutRecovery\x1a\x14.atoll.RecoveryReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,7 +42,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ABOUTLEDGER']._serialized_start=229
   _globals['_ABOUTLEDGER']._serialized_end=277
   _globals['_LEDGERREPLY']._serialized_start=279
-  _globals['_LEDGERREPLY']._serialized_end=309
-  _globals['_CONTROL']._serialized_start=312
-  _globals['_CONTROL']._serialized_end=474
+  _globals['_LEDGERREPLY']._serialized_end=330
+  _globals['_ABOUTRECOVERY']._serialized_start=332
+  _globals['_ABOUTRECOVERY']._serialized_end=380
+  _globals['_KEPT']._serialized_start=382
+  _globals['_KEPT']._serialized_end=448
+  _globals['_RECOVERYREPLY']._serialized_start=450
+  _globals['_RECOVERYREPLY']._serialized_end=541
+  _globals['_CONTROL']._serialized_start=544
+  _globals['_CONTROL']._serialized_end=761
 # @@protoc_insertion_point(module_scope)

@@ -1,8 +1,8 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -45,7 +45,41 @@ class AboutLedger(_message.Message):
     def __init__(self, from_round: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class LedgerReply(_message.Message):
-    __slots__ = ("commits",)
+    __slots__ = ("commits", "first_round")
     COMMITS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ROUND_FIELD_NUMBER: _ClassVar[int]
     commits: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, commits: _Optional[_Iterable[str]] = ...) -> None: ...
+    first_round: int
+    def __init__(self, commits: _Optional[_Iterable[str]] = ..., first_round: _Optional[int] = ...) -> None: ...
+
+class AboutRecovery(_message.Message):
+    __slots__ = ("keep", "only_tell")
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    ONLY_TELL_FIELD_NUMBER: _ClassVar[int]
+    keep: _containers.RepeatedScalarFieldContainer[str]
+    only_tell: bool
+    def __init__(self, keep: _Optional[_Iterable[str]] = ..., only_tell: _Optional[bool] = ...) -> None: ...
+
+class Kept(_message.Message):
+    __slots__ = ("peer", "role", "kept", "heard_ms")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    HEARD_MS_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    role: str
+    kept: bool
+    heard_ms: int
+    def __init__(self, peer: _Optional[str] = ..., role: _Optional[str] = ..., kept: _Optional[bool] = ..., heard_ms: _Optional[int] = ...) -> None: ...
+
+class RecoveryReply(_message.Message):
+    __slots__ = ("round", "epoch", "members", "digest")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    epoch: int
+    members: _containers.RepeatedCompositeFieldContainer[Kept]
+    digest: str
+    def __init__(self, round: _Optional[int] = ..., epoch: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Kept, _Mapping]]] = ..., digest: _Optional[str] = ...) -> None: ...

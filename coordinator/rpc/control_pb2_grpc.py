@@ -49,6 +49,11 @@ class ControlStub:
                 request_serializer=atoll_dot_coordinator_dot_rpc_dot_control__pb2.AboutLedger.SerializeToString,
                 response_deserializer=atoll_dot_coordinator_dot_rpc_dot_control__pb2.LedgerReply.FromString,
                 _registered_method=True)
+        self.Recover = channel.unary_unary(
+                '/atoll.Control/Recover',
+                request_serializer=atoll_dot_coordinator_dot_rpc_dot_control__pb2.AboutRecovery.SerializeToString,
+                response_deserializer=atoll_dot_coordinator_dot_rpc_dot_control__pb2.RecoveryReply.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -72,6 +77,12 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recover(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -89,6 +100,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Ledger,
                     request_deserializer=atoll_dot_coordinator_dot_rpc_dot_control__pb2.AboutLedger.FromString,
                     response_serializer=atoll_dot_coordinator_dot_rpc_dot_control__pb2.LedgerReply.SerializeToString,
+            ),
+            'Recover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recover,
+                    request_deserializer=atoll_dot_coordinator_dot_rpc_dot_control__pb2.AboutRecovery.FromString,
+                    response_serializer=atoll_dot_coordinator_dot_rpc_dot_control__pb2.RecoveryReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -172,6 +188,33 @@ class Control:
             '/atoll.Control/Ledger',
             atoll_dot_coordinator_dot_rpc_dot_control__pb2.AboutLedger.SerializeToString,
             atoll_dot_coordinator_dot_rpc_dot_control__pb2.LedgerReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.Control/Recover',
+            atoll_dot_coordinator_dot_rpc_dot_control__pb2.AboutRecovery.SerializeToString,
+            atoll_dot_coordinator_dot_rpc_dot_control__pb2.RecoveryReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61toll/node/rpc/admin.proto\x12\x05\x61toll\"\x07\n\x05\x45mpty\"\x1b\n\x0bStatusReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x1d\n\x0bStopRequest\x12\x0e\n\x06\x66inish\x18\x01 \x01(\x08\"\x1b\n\tStopReply\x12\x0e\n\x06reason\x18\x01 \x01(\t2\x8e\x01\n\x05\x41\x64min\x12*\n\x06Status\x12\x0c.atoll.Empty\x1a\x12.atoll.StatusReply\x12+\n\x05Watch\x12\x0c.atoll.Empty\x1a\x12.atoll.StatusReply0\x01\x12,\n\x04Stop\x12\x12.atoll.StopRequest\x1a\x10.atoll.StopReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61toll/node/rpc/admin.proto\x12\x05\x61toll\"\x07\n\x05\x45mpty\"\x1b\n\x0bStatusReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x1d\n\x0bStopRequest\x12\x0e\n\x06\x66inish\x18\x01 \x01(\x08\"\x1b\n\tStopReply\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x1a\n\x0cPauseRequest\x12\n\n\x02on\x18\x01 \x01(\x08\"\x1c\n\nPauseReply\x12\x0e\n\x06reason\x18\x01 \x01(\t2\xbf\x01\n\x05\x41\x64min\x12*\n\x06Status\x12\x0c.atoll.Empty\x1a\x12.atoll.StatusReply\x12+\n\x05Watch\x12\x0c.atoll.Empty\x1a\x12.atoll.StatusReply0\x01\x12,\n\x04Stop\x12\x12.atoll.StopRequest\x1a\x10.atoll.StopReply\x12/\n\x05Pause\x12\x13.atoll.PauseRequest\x1a\x11.atoll.PauseReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOPREQUEST']._serialized_end=104
   _globals['_STOPREPLY']._serialized_start=106
   _globals['_STOPREPLY']._serialized_end=133
-  _globals['_ADMIN']._serialized_start=136
-  _globals['_ADMIN']._serialized_end=278
+  _globals['_PAUSEREQUEST']._serialized_start=135
+  _globals['_PAUSEREQUEST']._serialized_end=161
+  _globals['_PAUSEREPLY']._serialized_start=163
+  _globals['_PAUSEREPLY']._serialized_end=191
+  _globals['_ADMIN']._serialized_start=194
+  _globals['_ADMIN']._serialized_end=385
 # @@protoc_insertion_point(module_scope)

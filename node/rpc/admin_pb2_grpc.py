@@ -49,6 +49,11 @@ class AdminStub:
                 request_serializer=atoll_dot_node_dot_rpc_dot_admin__pb2.StopRequest.SerializeToString,
                 response_deserializer=atoll_dot_node_dot_rpc_dot_admin__pb2.StopReply.FromString,
                 _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/atoll.Admin/Pause',
+                request_serializer=atoll_dot_node_dot_rpc_dot_admin__pb2.PauseRequest.SerializeToString,
+                response_deserializer=atoll_dot_node_dot_rpc_dot_admin__pb2.PauseReply.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -72,6 +77,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pause(self, request, context):
+        """FAILED_PRECONDITION where nothing is trained
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -89,6 +101,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=atoll_dot_node_dot_rpc_dot_admin__pb2.StopRequest.FromString,
                     response_serializer=atoll_dot_node_dot_rpc_dot_admin__pb2.StopReply.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=atoll_dot_node_dot_rpc_dot_admin__pb2.PauseRequest.FromString,
+                    response_serializer=atoll_dot_node_dot_rpc_dot_admin__pb2.PauseReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -172,6 +189,33 @@ class Admin:
             '/atoll.Admin/Stop',
             atoll_dot_node_dot_rpc_dot_admin__pb2.StopRequest.SerializeToString,
             atoll_dot_node_dot_rpc_dot_admin__pb2.StopReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.Admin/Pause',
+            atoll_dot_node_dot_rpc_dot_admin__pb2.PauseRequest.SerializeToString,
+            atoll_dot_node_dot_rpc_dot_admin__pb2.PauseReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,7 +26,7 @@ def on_recover(peer: Peer, event: e.Recover) -> None:
     if authority is None or anchor is None or not peer.ready:
         peer.why = "cannot recover the run: no authority's key here, or no state"
         return
-    members = _present(peer, event.keep)
+    members = present(peer, event.keep)
     body = Body(
         terms.run_id,
         terms.round,
@@ -45,7 +45,7 @@ def on_recover(peer: Peer, event: e.Recover) -> None:
         peer.why = f"cannot recover the run: {fault}"
 
 
-def _present(peer: Peer, keep: tuple[PeerId, ...]) -> tuple[Member, ...]:
+def present(peer: Peer, keep: tuple[PeerId, ...]) -> tuple[Member, ...]:
     """The members that were named, or else those heard lately; this peer among them if it is one."""
     since_ms = peer.now_ms - LEASES * peer.rules.lease_ms
     heard = {who for who, at_ms in peer.heard.items() if at_ms >= since_ms} - peer.lost

@@ -61,6 +61,8 @@ class Daemon(AdminServicer):  # type: ignore[misc]
 
     def __init__(self, socket: Path) -> None:
         self.finish: bool | None = None
+        self.paused: bool | None = None
+        self.trains = True
         self._server = grpc.server(futures.ThreadPoolExecutor(2))
         add_AdminServicer_to_server(self, self._server)
         self._server.add_insecure_port(f"unix:{socket}")
@@ -77,6 +79,12 @@ class Daemon(AdminServicer):  # type: ignore[misc]
         self.finish = request.finish
         self._server.stop(0.5)
         return rpc.StopReply(reason="stops")
+
+    def Pause(self, request: Any, context: Any) -> rpc.PauseReply:
+        if not self.trains:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this peer votes and does not train")
+        self.paused = request.on
+        return rpc.PauseReply(reason="rests" if request.on else "trains again")
 
     def close(self) -> None:
         self._server.stop(0).wait(5)
@@ -100,6 +108,8 @@ def test_version(atoll: Atoll) -> None:
 def test_help_names_every_verb(atoll: Atoll) -> None:
     out = atoll("--help").out
     for verb in ("demo", "init", "coordinator", "join", "status", "stop", "export", "key", "simulate"):
+        assert f" {verb} " in out
+    for verb in ("pause", "resume", "recover"):
         assert f" {verb} " in out
 
 
@@ -156,6 +166,27 @@ def test_stop_waits_until_the_daemon_has_ended(
     ran = atoll("stop", "--state", str(tmp_path / "run"), *(["--finish"] if finish else []))
     assert (ran.code, daemon.finish) == (0, finish)
     assert not places.answers(tmp_path / "run")
+
+
+def test_pause_and_resume_tell_the_daemon(atoll: Atoll, daemon: Daemon, tmp_path: Path) -> None:
+    state = ("--state", str(tmp_path / "run"))
+    assert "rests" in atoll("pause", *state).out
+    assert daemon.paused is True
+    assert "trains again" in atoll("resume", *state).out
+    assert daemon.paused is False
+    daemon.trains = False
+    atoll("pause", *state).refused(2, "votes and does not train")
+    atoll("pause", "--state", str(tmp_path / "idle")).refused(4, "no daemon answers")
+
+
+def test_status_names_a_pause_and_a_later_epoch() -> None:
+    from atoll.cli.status_view import _lines
+
+    before = dict(_lines(STATUS))
+    assert (before["paused"], before["round"].split(",")[0]) == ("", "4")
+    after = dict(_lines({**STATUS, "paused": True, "epoch": 2}))
+    assert "atoll resume" in after["paused"]
+    assert after["round"].startswith("4 of epoch 2, ")
 
 
 def test_the_one_running_daemon_is_found(atoll: Atoll, own_state_root: Path) -> None:

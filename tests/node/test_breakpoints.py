@@ -15,12 +15,13 @@ from atoll.node.breakpoints import ARMED, HIT, Place, step_of_action, step_of_ev
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
-from atoll.protocol.commits import Body, Commit, Kind
+from atoll.protocol.commits import Body, Commit, Kind, Snapshot
 from atoll.protocol.ids import BlobRef, Digest, PeerId
 
 REF = BlobRef(Digest("0" * 64), 8)
-BODY = Body(Digest("1" * 64), 7, Digest("2" * 64), Kind.SKIP, Digest("3" * 64), ())
+BODY = Body(Digest("1" * 64), 7, Digest("2" * 64), Kind.SKIP, Digest("3" * 64), (), ())
 COMMIT = Commit(BODY, 0, ())
+SNAPSHOT = Snapshot(9, 0, Digest("4" * 64), 8, ())
 LEADER, WORKER = Place("p", 7, 0, "leader"), Place("p", 7, 0, "worker")
 
 COME = """\
@@ -30,7 +31,7 @@ from atoll.node import breakpoints
 from atoll.protocol import events as e
 found = breakpoints.Breakpoints(Path(sys.argv[1]))
 breakpoints.place = lambda peer: breakpoints.Place("p", 7, 0, sys.argv[2])
-found.arrive(None, e.Trained(7, 1, 1, ()))
+found.arrive(None, e.Trained(7, 1, 1))
 print("went on", flush=True)
 """
 
@@ -48,6 +49,7 @@ print("went on", flush=True)
         (a.Persist(a.Committed(COMMIT)), LEADER, None),  # on disk first, struck before it tells
         (a.Send(("q",), m.Commits(8, (COMMIT,), 7)), LEADER, "commit"),
         (a.Send(("q",), m.Commits(8, (COMMIT,), 7)), WORKER, None),
+        (a.Send(("q",), m.Commits(8, (), 9, SNAPSHOT)), LEADER, None),
         (a.Forget(3), WORKER, None),
     ],
 )
@@ -57,7 +59,7 @@ def test_the_step_of_an_action(action: Any, place: Place, step: str | None) -> N
 
 def test_the_step_of_an_event() -> None:
     sender = PeerId("q")
-    assert step_of_event(e.Trained(7, 1, 1, ())) == "offer"
+    assert step_of_event(e.Trained(7, 1, 1)) == "offer"
     assert step_of_event(e.Received(sender, m.Held(7, 0, 0, ()))) == "scatter"
     assert step_of_event(e.Received(sender, m.Reduced(7, 0, 1, 0, REF))) == "reduce"
     assert step_of_event(e.Received(sender, m.Alive(7, 0, 1))) is None

@@ -211,3 +211,18 @@ def test_not_everybody_asks_the_same_one() -> None:
     peers = tuple(peer(f"w{number}") for number in range(6))
     assert len({rotated(peers, me, 1)[0] for me in peers}) > 2
     assert ANCHOR not in peers
+
+
+# ---- a recovery rewinds -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("at", "applying", "kept"), [(2, 0, True), (3, 0, False), (4, 0, False), (2, 3, False)]
+)
+def test_what_a_recovery_of_round_3_leaves_of_a_state(at: int, applying: int, kept: bool) -> None:
+    """An update that is being applied may be in the numbers already: what it is applied to is gone too."""
+    mine = catchup(at)
+    mine.applying = applying
+    mine.rewound(3)
+    assert (mine.state == state(at)) is kept
+    assert (mine.applying, mine.loading) == (0, None)

@@ -89,7 +89,8 @@ def test_the_sample_is_read() -> None:
         (lambda b: b.contributors.tokens.pop(), "a column of 0 values for 2 contributors"),
         (lambda b: b.contributors.steps.extend([1, 1]), "a column of 3 values for 2 contributors"),
         (lambda b: b.contributors.steps.append(10), "another encoding"),  # one value does for all
-        (lambda b: b.contributors.clamped.pop(), "a column of 0 values for 2 contributors"),
+        (lambda b: b.contributors.weights.append(1000), "another encoding"),  # as the tokens
+        (lambda b: b.contributors.weights.extend([1, 2, 3]), "a column of 3 values for 2 contributors"),
         (lambda b: b.ClearField("contributors"), "another encoding"),
         (lambda b: b.contributors.ClearField("runs"), "values for 0 contributors"),
         (lambda b: b.rejected[0].places.append(4), "place 4 of 4 members"),
@@ -121,7 +122,8 @@ def test_contributors_are_named_in_runs(places: set[int], alike: bool) -> None:
     body = update(given_, contributors=contributors)
     assert body_from_bytes(body.encoded, lambda parent: everybody) == body
     rows = wire.Body.FromString(body.encoded).contributors
-    assert len(rows.clamped) == (min(1, len(places)) if alike or len(places) < 2 else len(places))
+    assert len(rows.tokens) == min(1, len(places))
+    assert len(rows.weights) == (0 if alike or places <= {0} else len(places))
     assert sum(rows.runs) == max(places, default=-1) + 1
 
 

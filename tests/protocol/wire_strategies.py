@@ -115,10 +115,10 @@ class Messages:
         )
 
     def _contributors(self) -> st.SearchStrategy[tuple[Contributor, ...]]:
-        """A weight is never above the tokens: a body says by how much it is below."""
-        row = st.tuples(self.u64, self.u32, near((0, 1), U64))
+        alike = st.builds(lambda tokens, steps: (tokens, steps, tokens), self.u64, self.u32)
+        row = st.one_of(alike, st.tuples(self.u64, self.u32, self.u64))
         return self._of_some(self.pool.before, row).map(
-            lambda rows: tuple(Contributor(who, t, steps, t - min(t, less)) for who, (t, steps, less) in rows)
+            lambda rows: tuple(Contributor(who, *numbers) for who, numbers in rows)
         )
 
     def after(self) -> st.SearchStrategy[tuple[Member, ...]]:

@@ -23,7 +23,8 @@ from story import COORDINATOR, DIRECT, LIBP2P, ROUND_S, START_S, Anchors, Status
 from atoll.cli import places
 from atoll.cli.demo.swarm import Swarm
 from atoll.node.breakpoints import ARMED, HIT, TAKEN
-from atoll.node.disk import commits_of
+from atoll.node.disk import read_ledger
+from atoll.protocol.keys import Key
 
 WORKERS = ("w1", "w2", "w3", "w4")
 FAULTS = ("kill", "freeze", "restart")
@@ -138,7 +139,7 @@ class FaultSwarm(Swarm):
 
 
 @contextmanager
-def slow_training(swarm: FaultSwarm, but: str) -> Iterator[None]:
+def slow_training(swarm: Swarm, but: str) -> Iterator[None]:
     """Let the inner steps of the others take longer than the block, as real ones do.
 
     Rounds of half a second leave a process that starts no processor on a small machine.
@@ -214,7 +215,9 @@ def deadlines_lost(statuses: Iterable[Status], first: int) -> int:
 
 def one_history(swarm: FaultSwarm) -> int:
     """The number of rounds that all ledgers on disk share; AssertionError if two decided one differently."""
-    ledgers = [[c.body.digest for c in commits_of(child.state_dir)] for child in swarm.children.values()]
+    verifier = Key.generate()
+    read = [read_ledger(child.state_dir, verifier).commits for child in swarm.children.values()]
+    ledgers = [[commit.body.digest for commit in commits] for commits in read]
     shared = min(map(len, ledgers))
     for ledger in ledgers:
         assert ledger[:shared] == ledgers[0][:shared], "two ledgers differ"
