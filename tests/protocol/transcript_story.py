@@ -43,9 +43,6 @@ DEEDS: dict[str, Callable[[a.Action], bool]] = {
     "gives its first vote": writes(a.Prepared),
     "notes evidence": writes(a.Accused),
     "is asked to train": lambda action: isinstance(action, a.Train),
-    "locks": sends(m.Lock),
-    "gives its first vote": writes(a.Prepared),
-    "notes evidence": writes(a.Accused),
     "ends": lambda action: isinstance(action, a.Ended),
 }
 
