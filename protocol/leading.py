@@ -228,15 +228,11 @@ class Leading:
         if len(exchange.held) < len(exchange.owners):
             return []
         now = exchange.cut if exchange.cut is not None else exchange.participants
-        complaining = self._complaints({c.peer for c in now})
+        complaining = self._complaints({c.peer for c in now}) if self.terms.liars_max else ()
         if complaining and (moved := self.move_parts(complaining)):
             return moved
         everywhere = frozenset.intersection(*exchange.held.values())
-        kept = tuple(
-            c
-            for c in now
-            if len(exchange.complaints.get(c.peer, ())) <= self.terms.liars_max and c.peer in everywhere
-        )
+        kept = tuple(c for c in now if c.peer in everywhere and not self._blamed(c.peer))
         if exchange.cut is None or kept != exchange.cut:
             exchange.revision += 1
             exchange.cut, exchange.reduced = kept, {}
@@ -249,6 +245,10 @@ class Leading:
         message = Cut(self.terms.round, self.view, exchange.revision, kept)
         waited = {owner for part, owner in enumerate(exchange.owners) if part not in exchange.reduced}
         return [(tuple(sorted(waited)), message)] if waited else []
+
+    def _blamed(self, peer: PeerId) -> bool:
+        """Whether more owners miss what it offered than may lie; only counted where some may."""
+        return len(self.exchange.complaints.get(peer, ())) > self.terms.liars_max if self.exchange else False
 
     def _complaints(self, now: set[PeerId]) -> set[PeerId]:
         """Owners that miss what, for all that is known, may be missing on their own word alone.

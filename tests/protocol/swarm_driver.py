@@ -244,9 +244,8 @@ class Swarm:
         self.manifest = manifest(rules)
         everybody = sorted((member(name) for name in members), key=lambda m: m.peer)
         run, authority = order.run_id(members, rules.votes), peer("authority")
-        self.genesis = Genesis(
-            run, self.manifest.anchor, tuple(everybody), authority, rules.voters_max, votes=rules.votes
-        )
+        start = (run, self.manifest.anchor, tuple(everybody), authority, rules.committee_max, rules.votes)
+        self.genesis = Genesis(*start)
         self.machines = {name: Machine(self, name) for name in (*members, *outsiders)}
         self.by_id = {machine.id: machine for machine in self.machines.values()}
         self.now_ms = 0

@@ -86,9 +86,12 @@ class Messages:
         pair, stages = st.tuples(self.digests, self.digests), st.sampled_from(Stage)
         signatures = st.tuples(self.signatures, self.signatures)
         self.certificates = self._few(st.tuples(self.peers, self.signatures))
-        self.evidence = st.builds(Equivocation, self.peers, self.u64, self.views, stages, pair, signatures)
+        here = st.sampled_from([member.peer for member in self.pool.before])
+        proof = (near((0, 1), U32), self.u64, self.views, stages, pair, signatures)
+        self.evidence = st.builds(Equivocation, self.peers, *proof)
+        self.evidence_here = st.builds(Equivocation, here, *proof)
         self.joining = st.builds(Joining, self.peers, self.u64, self.signatures, self.signatures)
-        self.farewells = st.builds(Farewell, self.peers, self.u64, self.signatures)
+        self.farewells = st.builds(Farewell, here, self.u64, self.signatures)
         word = st.none() | st.tuples(self.views, self.digests)
         words = self._few(st.builds(SignedPromise, self.peers, word, self.signatures))
         self.whys = st.none() | st.builds(Justification, words, self.certificates)
@@ -143,7 +146,7 @@ class Messages:
             blobs=self._right_parts(),
             fragment=near((0,), U32),
             epoch=near((0, 1), U32),
-            evidence=self._few(self.evidence),
+            evidence=self._few(self.evidence_here),
             joining=self._few(self.joining),
             farewells=self._few(self.farewells),
         )
