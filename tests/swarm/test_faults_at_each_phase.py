@@ -32,7 +32,7 @@ def cheap(outcome: Outcome) -> bool:
         ("offer", "worker", "freeze"),
         ("plan", "leader", "kill"),
         ("scatter", "owner", "freeze"),
-        ("reduce", "owner", "restart"),
+        ("reduce", "owner", "freeze"),
         ("gather", "witness", "freeze"),
         ("propose", "leader", "freeze"),
         ("commit", "leader", "restart"),
