@@ -18,6 +18,7 @@ import time
 from collections import defaultdict
 from typing import Any
 
+from atoll.protocol import actions as a
 from atoll.protocol import messages as m
 from atoll.protocol.ids import PeerId
 from atoll.protocol.wire.convert import encode
@@ -41,7 +42,8 @@ class Ledgers:
         self.owners: set[PeerId] = set()
         self._sizes: dict[object, int] = {}
 
-    def on_send(self, host: Host, receivers: tuple[PeerId, ...], message: Any) -> None:
+    def on_send(self, host: Host, action: a.Send) -> None:
+        receivers, message = action.to, action.message
         if isinstance(message, m.Plan):
             self.owners.update(receivers)
         if self.counting:
@@ -85,7 +87,7 @@ def measure(peers: int, rounds: int) -> dict[str, Any]:
 
 
 def _by_role(world: World, ledgers: Ledgers, sums: dict[str, list[list[int]]]) -> None:
-    commit = world.chain[-1]
+    commit = world.history.chain[-1]
     some = next(host.peer for host in world.alive if host.peer is not None)
     voters = set(world.voters(commit.body.round))
     leader = _leader(some, commit.body.parent, sorted(voters), commit.view)

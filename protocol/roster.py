@@ -108,9 +108,14 @@ def member_from_wire(member: wire.Member) -> Member:
         raise RemoteProtocolError(f"role {member.role} is unknown") from None
 
 
-def members_digest(members: Sequence[Member]) -> Digest:
+def members_digest(members: tuple[Member, ...]) -> Digest:
     """What a snapshot signs for its members."""
-    listed = wire.Changes(changed=[member_to_wire(member) for member in members])
+    return _members_digest(Same(members))
+
+
+@lru_cache(maxsize=16)
+def _members_digest(members: Same[tuple[Member, ...]]) -> Digest:
+    listed = wire.Changes(changed=[member_to_wire(member) for member in members.it])
     return digest_of(listed.SerializeToString(deterministic=True))
 
 
