@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from atoll.protocol import events as e
+from atoll.protocol.ids import Digest
 from atoll.simulator.operator import Operator
 from atoll.simulator.strikes import Strike
 from atoll.simulator.traps import EFFECTS, Trap
@@ -93,14 +94,29 @@ def _full(world: World, hit: Strike) -> None:
 
 
 def _corrupt(world: World, hit: Strike) -> None:
-    """Some of what the victim keeps for others is not what it was."""
+    """Some of what the victim keeps for others is not what it was.
+
+    The last copy on any disk is spared: who accepted an update is bound to it, and bytes that nobody has
+    can be neither given nor forgotten. That is a lost disk in mid-round, which only the authority mends.
+    """
     (salt,) = hit.numbers
     rng = random.Random(salt)
     for victim in _victims(world, hit):
         kept = sorted({*victim.disk.results, *victim.memory, *(s.anchor for s in victim.disk.states)})
-        rotten = [digest for digest in kept if rng.random() < ROTTEN_SHARE]
+        drawn = [digest for digest in kept if rng.random() < ROTTEN_SHARE]
+        rotten = [
+            digest for digest in drawn if digest in victim.memory or _kept_elsewhere(world, victim, digest)
+        ]
         world.note(victim.name, f"has {len(rotten)} damaged blobs and states")
         victim.disk.rot(rotten)
+
+
+def _kept_elsewhere(world: World, victim: Host, digest: Digest) -> bool:
+    disks = [host.disk for host in world.hosts.values() if host is not victim]
+    return any(
+        digest not in disk.rotten and (digest in disk.results or disk.state_of(digest) is not None)
+        for disk in disks
+    )
 
 
 def _freeze(world: World, hit: Strike) -> None:
