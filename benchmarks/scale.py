@@ -40,12 +40,15 @@ class Ledgers:
         self.counting = False
         self.costs: dict[PeerId, list[int]] = defaultdict(lambda: [0, 0])
         self.owners: set[PeerId] = set()
+        self.leader: PeerId | None = None
         self._sizes: dict[object, int] = {}
 
     def on_send(self, host: Host, action: a.Send) -> None:
         receivers, message = action.to, action.message
         if isinstance(message, m.Plan):
             self.owners.update(receivers)
+        elif isinstance(message, m.Propose):
+            self.leader = host.id
         if self.counting:
             size = self._size(message)
             for who, times in ((host.id, len(receivers)), *((receiver, 1) for receiver in receivers)):
@@ -88,24 +91,15 @@ def measure(peers: int, rounds: int) -> dict[str, Any]:
 
 def _by_role(world: World, ledgers: Ledgers, sums: dict[str, list[list[int]]]) -> None:
     commit = world.history.chain[-1]
-    some = next(host.peer for host in world.alive if host.peer is not None)
     voters = set(world.voters(commit.body.round))
-    leader = _leader(some, commit.body.parent, sorted(voters), commit.view)
     for host in world.alive:
-        if host.id == leader:
+        if host.id == ledgers.leader:
             role = "leader"
         elif host.id in ledgers.owners:
             role = "owner"
         else:
             role = "voter" if host.id in voters else "other"
         sums[role].append(ledgers.costs[host.id])
-
-
-def _leader(peer: Any, parent: Any, voters: list[PeerId], view: int) -> PeerId:
-    from atoll.protocol.roster import by_hash
-
-    order = by_hash(parent, voters, "leader")
-    return order[view % len(order)]
 
 
 def _row(costs: list[list[int]]) -> dict[str, float]:

@@ -23,9 +23,7 @@ def resume(state: StateOption = None) -> None:
 
 
 def _tell(state: StateOption, on: bool) -> None:
-    state_dir = places.chosen(state)
-    if state_dir is None or not places.answers(state_dir):
-        raise places.not_running(state_dir, "no socket")
+    state_dir = places.running(state)
     from atoll.cli.admin import Admin
 
     with Admin(state_dir) as daemon:

@@ -91,6 +91,14 @@ def chosen(given: Path | None) -> Path | None:
     return given or _only("running daemon", answers) or _only("saved run", _has_state)
 
 
+def running(given: Path | None) -> Path:
+    """The state folder, as `chosen` finds it, of a daemon that answers; NotRunning if there is none."""
+    state_dir = chosen(given)
+    if state_dir is None or not answers(state_dir):
+        raise not_running(state_dir, "no socket")
+    return state_dir
+
+
 def not_running(state_dir: Path | None, reason: str) -> NotRunning:
     """The error that says which daemon does not answer, and how far it had come."""
     if state_dir is None:

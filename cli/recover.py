@@ -33,9 +33,7 @@ def recover(
     Whoever was away follows when it is back. Commits of others that this coordinator does not know are
     undone. A minority that is only cut off, or slow, needs no recovery: its round waits.
     """
-    state_dir = places.chosen(state)
-    if state_dir is None or not places.answers(state_dir):
-        raise places.not_running(state_dir, "no socket")
+    state_dir = places.running(state)
     from atoll.cli.admin import Admin
 
     with Admin(state_dir) as daemon:

@@ -31,44 +31,46 @@ def simulate() -> None:
     """Run the protocol against faults in virtual time. One seed decides everything and replays exactly."""
 
 
+Faults = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST",
+        help="Some of crash, wipe, torn, full, corrupt, freeze, loss, twice, reorder, partition, "
+        "bandwidth, lag, slow, skew, suspect, churn, burst, pause, doom; heavy is all, none is none.",
+    ),
+]
+Mode = Annotated[
+    str,
+    typer.Option(
+        metavar="MODE",
+        help="dense, fragments, streaming, sparse or sparse-streaming; if none, the seed chooses.",
+    ),
+]
+Liars = Annotated[int, typer.Option(metavar="N", help="Workers that lie; fewer than a third of all members.")]
+Votes = Annotated[str, typer.Option(metavar="RULE", help="What certifies a commit: majority or two-thirds.")]
+Shrink = Annotated[
+    Optional[Path],  # noqa: UP045  typer reads this at run time, also on Python 3.10
+    typer.Option(metavar="FILE", help="Make the first failure small, and write it there as a transcript."),
+]
+Replay = Annotated[
+    Optional[Path],  # noqa: UP045  typer reads this at run time, also on Python 3.10
+    typer.Option(metavar="FILE", help="Run a transcript again, traced; it decides all but --json."),
+]
+
+
 @app.command()
 def network(
     peers: Annotated[int, typer.Option(metavar="P", help="Workers; a witness comes on top.")] = 16,
     rounds: Annotated[int, typer.Option(metavar="N", help="Outer updates under faults.")] = 10,
     seeds: Annotated[str, typer.Option(metavar="A:B", help="Seeds A to B-1, or one seed.")] = "0:20",
-    faults: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST",
-            help="Some of crash, wipe, torn, full, corrupt, freeze, loss, twice, reorder, partition, "
-            "bandwidth, lag, slow, skew, suspect, churn, burst; heavy is all, none is none.",
-        ),
-    ] = "crash,loss,reorder",
-    mode: Annotated[
-        str,
-        typer.Option(
-            metavar="MODE",
-            help="dense, fragments, streaming, sparse or sparse-streaming; if none, the seed chooses.",
-        ),
-    ] = "",
-    liars: Annotated[
-        int, typer.Option(metavar="N", help="Workers that lie; fewer than a third of all members.")
-    ] = 0,
-    votes: Annotated[
-        str, typer.Option(metavar="RULE", help="What certifies a commit: majority or two-thirds.")
-    ] = "majority",
+    faults: Faults = "crash,loss,reorder",
+    mode: Mode = "",
+    liars: Liars = 0,
+    votes: Votes = "majority",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Write every event of one seed to stderr.")] = False,
-    shrink: Annotated[
-        Optional[Path],  # noqa: UP045  typer reads this at run time, also on Python 3.10
-        typer.Option(
-            metavar="FILE", help="Make the first failure small, and write it there as a transcript."
-        ),
-    ] = None,
-    replay: Annotated[
-        Optional[Path],  # noqa: UP045  typer reads this at run time, also on Python 3.10
-        typer.Option(metavar="FILE", help="Run a transcript again, traced; it decides all but --json."),
-    ] = None,
+    shrink: Shrink = None,
+    replay: Replay = None,
 ) -> None:
     """Check safety and liveness over many seeds.
 

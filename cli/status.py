@@ -24,9 +24,7 @@ def status(
     Without --state it shows the one daemon of this user that runs. Exits with 4 if none answers, and says
     which round was saved last.
     """
-    state_dir = places.chosen(state)
-    if state_dir is None or not places.answers(state_dir):
-        raise places.not_running(state_dir, "no socket")
+    state_dir = places.running(state)
     from atoll.cli.admin import Admin
 
     with Admin(state_dir) as daemon:

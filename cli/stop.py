@@ -26,9 +26,7 @@ def stop(
     Nothing is lost either way: a daemon started again with the same --state goes on where it was. With
     --finish the others hear that this peer leaves, and its work of this round is in the update.
     """
-    state_dir = places.chosen(state)
-    if state_dir is None or not places.answers(state_dir):
-        raise places.not_running(state_dir, "no socket")
+    state_dir = places.running(state)
     from atoll.cli.admin import Admin
 
     with Admin(state_dir) as daemon:

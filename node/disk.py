@@ -43,7 +43,7 @@ from atoll.protocol.commits import (
     snapshot_to_wire,
 )
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
-from atoll.protocol.ids import BlobRef, Digest
+from atoll.protocol.ids import BlobRef, Digest, digest_of
 from atoll.protocol.keys import Signer
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import SignedManifest, open_manifest
@@ -116,7 +116,7 @@ class Disk:
         path = self.folder / "manifest.bin"
         try:
             raw = path.read_bytes()
-            return open_manifest(raw, Digest(hashlib.sha256(raw).hexdigest()))
+            return open_manifest(raw, digest_of(raw))
         except FileNotFoundError:
             return None
         except (OSError, RemoteProtocolError, ConfigError) as error:
@@ -311,7 +311,7 @@ def read_ledger(folder: Path, signer: Signer) -> Ledger:
     Raises OSError where no manifest lies, RemoteProtocolError for what is not its run's.
     """
     raw = (folder / "manifest.bin").read_bytes()
-    return _ledger(folder, open_manifest(raw, Digest(hashlib.sha256(raw).hexdigest())), signer)[0]
+    return _ledger(folder, open_manifest(raw, digest_of(raw)), signer)[0]
 
 
 def _ledger(folder: Path, signed: SignedManifest, signer: Signer) -> tuple[Ledger, int]:

@@ -109,6 +109,11 @@ class Body:
         """Whom its evidence bans."""
         return frozenset(evidence.peer for evidence in self.evidence)
 
+    @property
+    def place(self) -> Place:
+        """Where in the run's history it is; part of every vote for it."""
+        return Place(self.run_id, self.epoch, self.round)
+
     @cached_property
     def encoded(self) -> bytes:
         return body_to_bytes(self)
@@ -132,12 +137,12 @@ class Commit:
     votes: tuple[tuple[PeerId, bytes], ...]
 
 
-def vote_message(run_id: Digest, round_: int, view: int, body: Digest, epoch: int = 0) -> bytes:
+def vote_message(place: Place, view: int, body: Digest) -> bytes:
     """What a member signs when it votes.
 
     It names the epoch, though the body does too: two votes in one view are evidence only if of one epoch.
     """
-    return _VOTE + Place(run_id, epoch, round_).encoded + view.to_bytes(4, "big") + digest_bytes(body)
+    return _VOTE + place.encoded + view.to_bytes(4, "big") + digest_bytes(body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ def message_of(place: Place, view: int, stage: Stage, body: Digest) -> bytes:
     """What a vote of this stage signs."""
     if stage is Stage.PREPARE:
         return prepare_message(place, view, body)
-    return vote_message(place.run_id, place.round, view, body, place.epoch)
+    return vote_message(place, view, body)
 
 
 def objection(run_id: Digest, evidence: Equivocation, verify: Verify) -> str | None:

@@ -173,7 +173,7 @@ class Ledger:
             raise RemoteProtocolError(f"recovery {body.round} does not begin a new epoch")
         if body.contributors or body.blobs or [peer for peer, _ in commit.votes] != [authority]:
             raise RemoteProtocolError(f"recovery {body.round} is not the authority's")
-        message = vote_message(body.run_id, body.round, commit.view, body.digest, body.epoch)
+        message = vote_message(body.place, commit.view, body.digest)
         if not signer.verify(authority, message, commit.votes[0][1]):
             raise RemoteProtocolError(f"recovery {body.round} is not signed by the authority")
 
@@ -184,7 +184,7 @@ class Ledger:
 
     def _check_votes(self, commit: Commit, signer: Signer) -> None:
         body = commit.body
-        message = vote_message(body.run_id, body.round, commit.view, body.digest, body.epoch)
+        message = vote_message(body.place, commit.view, body.digest)
         voters, seen = self.voters(body.round), set[PeerId]()
         if len(commit.votes) > len(voters):
             raise RemoteProtocolError(f"commit {body.round} has more votes than members")

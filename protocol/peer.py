@@ -142,17 +142,12 @@ class Peer:
 
     def react(self) -> None:
         """Do what has become possible."""
-        if not self.ready:
-            chain.react(self)
+        chain.react(self)
         worker.react(self)
-        if self.owning.parts:
-            owner.react(self)
-        if self.collecting is not None:
-            collector.react(self)
-        if self.proposal is not None and self.voted is None:
-            voter.react(self)
-        if self.leading is not None and self.leading.body is None:
-            leader.react(self)
+        owner.react(self)
+        collector.react(self)
+        voter.react(self)
+        leader.react(self)
 
     # ---- derived --------------------------------------------------------------------------------
 

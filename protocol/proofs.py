@@ -13,7 +13,7 @@ from typing import Any
 
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import Digest, PeerId, digest_bytes, digest_from_bytes
-from atoll.protocol.roster import MEMBERS_MAX
+from atoll.protocol.roster import MEMBERS_MAX, checked
 from atoll.protocol.wire import messages_pb2 as wire
 
 Signatures = tuple[tuple[PeerId, bytes], ...]
@@ -160,15 +160,10 @@ def evidence_to_wire(
 
 
 def evidence_from_wire(evidence: Any, peers: Sequence[PeerId] | None = None) -> tuple[Equivocation, ...]:
-    return tuple(
-        _equivocation(e, PeerId(e.peer) if peers is None else _at(e.place, peers)) for e in bounded(evidence)
-    )
+    def who(e: wire.Equivocation) -> PeerId:
+        return PeerId(e.peer) if peers is None else peers[checked(e.place, peers)]
 
-
-def _at(place: int, peers: Sequence[PeerId]) -> PeerId:
-    if place >= len(peers):
-        raise RemoteProtocolError(f"place {place} of {len(peers)} members")
-    return peers[place]
+    return tuple(_equivocation(e, who(e)) for e in bounded(evidence))
 
 
 def _equivocation(e: wire.Equivocation, peer: PeerId) -> Equivocation:
@@ -200,7 +195,7 @@ def farewells_to_wire(farewells: Iterable[Farewell], places: Mapping[PeerId, int
 
 
 def farewells_from_wire(farewells: Any, peers: Sequence[PeerId]) -> tuple[Farewell, ...]:
-    return tuple(Farewell(_at(f.place, peers), f.round, f.signature) for f in bounded(farewells))
+    return tuple(Farewell(peers[checked(f.place, peers)], f.round, f.signature) for f in bounded(farewells))
 
 
 def justification_to_wire(justification: Justification | None) -> wire.Justification | None:

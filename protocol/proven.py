@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from atoll.protocol.admission import refusal
-from atoll.protocol.commits import Body, Kind
+from atoll.protocol.commits import Body
 from atoll.protocol.evidence import objection as evidence_objection
 from atoll.protocol.ids import PeerId
 from atoll.protocol.manifest import MembershipRules
@@ -24,7 +24,7 @@ from atoll.protocol.proofs import (
     farewell_message,
     joining_message,
 )
-from atoll.protocol.roster import MEMBERS_MAX, Member, Role, may_become
+from atoll.protocol.roster import MEMBERS_MAX, Member, Role, turned
 from atoll.protocol.terms import Terms
 
 
@@ -67,18 +67,16 @@ def settle(body: Body, terms: Terms, heard: Collection[PeerId], claims: Claims) 
         missed = 0 if member.peer in heard else member.missed + 1
         if member.peer not in gone and missed <= silence_max(terms):
             role, _ = claims.joining.get(member.peer, (member.role, None))
-            role = role if may_become(member.role, role) else member.role
+            role = turned(member.role, role)
             kept.append(dataclasses.replace(member, role=role, missed=missed))
-    started = terms.updates > 0 or body.kind is Kind.UPDATE
-    since = terms.round + 1 + (terms.rules.probation_rounds if started else 0)
+    since = terms.joiner_weight_from(body.kind)
     turning = [m.peer for m in kept if m.role is not terms.role_of(m.peer)]
     coming = sorted(p for p in claims.joining if p not in terms.places)
     coming = coming[: min(joiners_max(terms), MEMBERS_MAX - len(kept))]
     kept += [Member(p, claims.joining[p][0], since) for p in coming]
-    members = tuple(sorted(kept, key=lambda member: member.peer))
     return dataclasses.replace(
         body,
-        members=terms.members if members == terms.members else members,
+        members=terms.listed(kept),
         evidence=evidence,
         joining=tuple(claims.joining[p][1] for p in sorted((*coming, *turning))),
         farewells=farewells,

@@ -44,6 +44,11 @@ def may_become(was: Role, role: Role) -> bool:
     return was is role or Role.WITNESS not in (was, role)
 
 
+def turned(was: Role, wanted: Role) -> Role:
+    """The role of a member that asked for another."""
+    return wanted if may_become(was, wanted) else was
+
+
 def majority(voters: int) -> int:
     return voters // 2 + 1
 
@@ -148,7 +153,7 @@ def changed(before: tuple[Member, ...], said: wire.Changes) -> tuple[Member, ...
     return tuple(after[peer] for peer in sorted(after))
 
 
-def checked(place: int, members: Sequence[Member]) -> int:
+def checked(place: int, members: Sequence[object]) -> int:
     """A place among these members, or RemoteProtocolError."""
     if place >= len(members):
         raise RemoteProtocolError(f"place {place} of {len(members)} members")

@@ -28,6 +28,7 @@ from atoll.protocol.roster import (
     liars_max,
     majority,
     may_become,
+    turned,
 )
 
 
@@ -165,6 +166,16 @@ class Terms:
         """How long a silent leader is borne; longer in later views, so that slow networks agree too."""
         return self.deadline_ms * min(4, 1 + view // 2)
 
+    def joiner_weight_from(self, kind: Kind) -> int:
+        """From which round on a joiner's contributions weigh something, if this round ends in this way."""
+        started = self.updates > 0 or kind is Kind.UPDATE
+        return self.round + 1 + (self.rules.probation_rounds if started else 0)
+
+    def listed(self, members: Collection[Member]) -> tuple[Member, ...]:
+        """Members in their order; the very list of this round if nothing is different."""
+        ordered = tuple(sorted(members, key=lambda member: member.peer))
+        return self.members if ordered == self.members else ordered
+
     def owners(self, participants: Collection[PeerId], view: int = 0) -> list[PeerId]:
         """Who owns each part, spread evenly over the participants.
 
@@ -210,8 +221,7 @@ def next_members(
     for member in terms.members:
         missed = 0 if member.peer in heard else member.missed + 1
         if member.peer not in leaving and missed <= rules.missed_max:
-            role = joiners.get(member.peer, member.role)
-            role = role if may_become(member.role, role) else member.role
+            role = turned(member.role, joiners.get(member.peer, member.role))
             same = (role, missed) == (member.role, member.missed)
             kept.append(member if same else Member(member.peer, role, member.weight_from, missed))
     if joiners.keys() - terms.places.keys() and not any(member.missed == 0 for member in kept):
@@ -220,12 +230,10 @@ def next_members(
     kept.sort(key=lambda member: (member.missed, member.peer))
     here = sum(member.missed == 0 for member in kept)
     del kept[max(here, 2 * here - 1) :]
-    started = terms.updates > 0 or kind is Kind.UPDATE
-    since = terms.round + 1 + (rules.probation_rounds if started else 0)
+    since = terms.joiner_weight_from(kind)
     new = sorted(joiners.keys() - terms.places.keys())
     kept += [Member(peer, joiners[peer], since) for peer in new[: max(0, MEMBERS_MAX - len(kept))]]
-    members = tuple(sorted(kept, key=lambda member: member.peer))
-    return terms.members if members == terms.members else members
+    return terms.listed(kept)
 
 
 def objection(terms: Terms, body: Body, anchor: Digest) -> str | None:

@@ -468,7 +468,7 @@ class Usurps(Lie):
             friends or terms.members,
             epoch=epoch,
         )
-        word = self.liar.signer.sign(vote_message(terms.run_id, terms.round, 0, body.digest, epoch))
+        word = self.liar.signer.sign(vote_message(body.place, 0, body.digest))
         name = rng.choice([self.liar.id, peer.ledger.genesis.authority])
         blank = Snapshot(peer.round + 3, epoch, body.digest, 9, body.members)
         snapshot = replace(blank, signature=self.liar.signer.sign(blank.message(terms.run_id)))

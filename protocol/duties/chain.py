@@ -26,6 +26,8 @@ JOINERS_MAX = MEMBERS_MAX
 
 def react(peer: Peer) -> None:
     """Bring the state one step nearer to the ledger's head."""
+    if peer.ready:
+        return
     for action in peer.catchup.step(peer.ledger, peer.held, peer.me):
         if isinstance(action, a.Fetch):
             peer.fetch(action.ref, action.holders, action.kind)
@@ -170,7 +172,8 @@ def _take_snapshot(peer: Peer, sender: PeerId, snapshot: Snapshot) -> None:
         return
     if snapshot.epoch > ledger.epoch:
         _rewind(peer, 1)
-    _give_up_work(peer)
+    else:
+        _give_up_work(peer)
     rebase(peer, snapshot)
     rounds.enter_round(peer)
 

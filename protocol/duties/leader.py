@@ -53,8 +53,9 @@ def _conclude(peer: Peer, lead: Leading) -> None:
 
 
 def _decide(peer: Peer, lead: Leading) -> None:
-    if peer.terms.gathering and len(peer.terms.workers) + len(peer.joiners) < peer.terms.wanted:
-        peer.why = f"{len(peer.joiners)} joiners, {peer.terms.wanted} workers are wanted"
+    present = len(peer.terms.workers) + len(peer.joiners)
+    if peer.terms.gathering and present < peer.terms.wanted:  # whoever of them is still here
+        peer.why = f"{present} of {peer.terms.wanted} workers"
         rounds.bear(peer)
         return
     start = peer.catchup.start(peer.round)
@@ -96,8 +97,6 @@ def _stage(peer: Peer) -> None:
 
 
 def _joiners(peer: Peer) -> dict[PeerId, Role]:
-    if not peer.joiners:
-        return {}
     since_ms = peer.now_ms - peer.rules.lease_ms
     return {who: role for who, (role, at_ms) in peer.joiners.items() if at_ms >= since_ms}
 
@@ -105,10 +104,10 @@ def _joiners(peer: Peer) -> dict[PeerId, Role]:
 def _propose_new(peer: Peer, lead: Leading, kind: Kind, reason: str) -> None:
     assert peer.catchup.anchor is not None
     lead.leaving |= peer.leavers
-    heard = _heard(peer, peer.terms.peers)
-    body = lead.make_body(kind, peer.catchup.anchor, heard, _joiners(peer))
+    heard, joiners = _heard(peer, peer.terms.peers), _joiners(peer)
+    body = lead.make_body(kind, peer.catchup.anchor, heard, joiners)
     if peer.terms.two_thirds:
-        body = stages.settle(peer, body, heard)
+        body = stages.settle(peer, body, heard, joiners)
     _propose(peer, lead, body, reason)
 
 
@@ -195,7 +194,7 @@ def on_vote(peer: Peer, sender: PeerId, vote: m.Vote) -> None:
         return
     if sender in lead.votes:
         return
-    message = vote_message(peer.terms.run_id, peer.round, peer.view, lead.body.digest, peer.terms.epoch)
+    message = vote_message(peer.terms.place, peer.view, lead.body.digest)
     if vote.body != lead.body.digest or not peer.signer.verify(sender, message, vote.signature):
         peer.refuse(sender, "your vote is not for the body that was proposed")
         return

@@ -37,7 +37,7 @@ def on_recover(peer: Peer, event: e.Recover) -> None:
         members,
         epoch=terms.epoch + 1,
     )
-    message = vote_message(terms.run_id, terms.round, 0, body.digest, body.epoch)
+    message = vote_message(body.place, 0, body.digest)
     commit = Commit(body, 0, ((authority.peer, authority.sign(message)),))
     everybody = dict.fromkeys((*terms.peers, *peer.found))
     everybody.pop(peer.me, None)

@@ -107,8 +107,7 @@ def enter_view(peer: Peer, view: int) -> None:
 def announce(peer: Peer) -> None:
     """Where one word moves nobody, everybody must hear who is in which later view."""
     if peer.terms.two_thirds and peer.view:
-        others = tuple(voter for voter in peer.terms.voters if voter != peer.me)
-        peer.post([(others, m.Alive(peer.round, peer.view, peer.progress))])
+        peer.post([(peer.terms.voters_but(peer.me), m.Alive(peer.round, peer.view, peer.progress))])
 
 
 def hear_view(peer: Peer, sender: PeerId, message: m.Message) -> None:

@@ -8,7 +8,7 @@ second stage, which is what certifies a commit. Runs with `votes = "majority"` h
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from atoll.protocol import actions as a
@@ -21,6 +21,7 @@ from atoll.protocol.evidence import objection as evidence_objection
 from atoll.protocol.ids import Digest, PeerId, short
 from atoll.protocol.leading import Leading
 from atoll.protocol.proofs import Equivocation, Sighting, Stage
+from atoll.protocol.roster import Role
 from atoll.protocol.terms import objection as terms_objection
 
 if TYPE_CHECKING:
@@ -126,15 +127,13 @@ def on_accuse(peer: Peer, sender: PeerId, accuse: m.Accuse) -> None:
 # ---- a leader -----------------------------------------------------------------------------------
 
 
-def settle(peer: Peer, body: Body, heard: Collection[PeerId]) -> Body:
+def settle(peer: Peer, body: Body, heard: Collection[PeerId], joiners: Mapping[PeerId, Role]) -> Body:
     """The body with the members that this leader can prove."""
     terms, rules, verify = peer.terms, peer.config.manifest.membership, peer.signer.verify
-    since_ms = peer.now_ms - peer.rules.lease_ms
     joining = {
         who: (role, wish)
-        for who, (role, at_ms) in peer.joiners.items()
-        if at_ms >= since_ms
-        and (wish := peer.joinings.get(who)) is not None
+        for who, role in joiners.items()
+        if (wish := peer.joinings.get(who)) is not None
         and proven.joining_objection(terms, wish, role, rules, peer.ledger.banned, verify) is None
     }
     farewells = {

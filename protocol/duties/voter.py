@@ -79,6 +79,6 @@ def _vote(peer: Peer, proposal: m.Propose) -> None:
     body = proposal.body
     peer.saved.accepted = (peer.round, peer.view, body)
     peer.out.append(a.Persist(a.Accepted(peer.round, peer.view, body)))
-    message = vote_message(peer.terms.run_id, peer.round, peer.view, body.digest, peer.terms.epoch)
+    message = vote_message(peer.terms.place, peer.view, body.digest)
     peer.voted = m.Vote(peer.round, peer.view, body.digest, peer.signer.sign(message))
     peer.tell(peer.leader, peer.voted)

@@ -220,14 +220,16 @@ def _read_commits(round_: int, c: wire.Commits, rosters: Rosters) -> m.Commits:
     snapshot = snapshot_from_wire(c.snapshot) if c.HasField("snapshot") else None
     known = {snapshot.head: snapshot.members} if snapshot else {}
     commits: list[Commit] = []
+    unpacked = 0
     for raw in c.commits:
-        if sum(len(commit.body.encoded) for commit in commits) > COMMITS_BYTES_MAX + BODY_BYTES_MAX:
+        if unpacked > COMMITS_BYTES_MAX + BODY_BYTES_MAX:
             raise RemoteProtocolError("the commits of one message unpack to more than they may")
         try:
             commit = commit_from_wire(raw, lambda parent: rosters(parent) or known.get(parent))
         except UnknownParent:
             break
         commits.append(commit)
+        unpacked += len(commit.body.encoded)
         known[commit.body.digest] = commit.body.members
     return m.Commits(round_, tuple(commits), c.height, snapshot)
 

@@ -26,7 +26,7 @@ class Certificates:
             return
         self.checked[id(commit)] = commit
         body, world = commit.body, self.world
-        message = vote_message(world.signed.run_id, body.round, commit.view, body.digest, body.epoch)
+        message = vote_message(body.place, commit.view, body.digest)
         valid = {peer for peer, signature in commit.votes if world.ring.verify(peer, message, signature)}
         world.require(
             len(valid) == len(commit.votes), f"a vote of commit {body.round} is invalid or repeated"

@@ -82,7 +82,7 @@ class Daemon:
             ledger.members,
             members,
         )
-        message = vote_message(body.run_id, body.round, 0, body.digest)
+        message = vote_message(body.place, 0, body.digest)
         voting = [key for key in (WITNESS, *WORKERS) if key.peer in {v.peer for v in ledger.members}]
         ledger.append(Commit(body, 0, tuple((key.peer, key.sign(message)) for key in voting)), WITNESS)
 

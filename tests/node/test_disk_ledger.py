@@ -47,7 +47,7 @@ def skip(ledger: Ledger) -> Commit:
         ledger.members,
     )
     body = dataclasses.replace(body, epoch=ledger.epoch)
-    message = vote_message(body.run_id, body.round, 0, body.digest, body.epoch)
+    message = vote_message(body.place, 0, body.digest)
     members = {member.peer for member in ledger.members}
     return Commit(body, 0, tuple((k.peer, k.sign(message)) for k in (WITNESS, WORKER) if k.peer in members))
 
@@ -60,7 +60,7 @@ def recovery(ledger: Ledger, round_: int) -> Commit:
     parent = ledger.digest_of_round(round_ - 1)
     run = ledger.genesis.run_id
     body = Body(run, round_, parent, Kind.RECOVERY, ANCHOR, before, members, epoch=ledger.epoch + 1)
-    signature = AUTHORITY.sign(vote_message(run, round_, 0, body.digest, body.epoch))
+    signature = AUTHORITY.sign(vote_message(body.place, 0, body.digest))
     return Commit(body, 0, ((AUTHORITY.peer, signature),))
 
 

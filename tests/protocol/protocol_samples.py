@@ -127,7 +127,7 @@ def update(terms: Terms, *names: str, **changes: Any) -> Body:
 
 
 def votes(body: Body, names: Iterable[str], view: int = 0) -> tuple[tuple[PeerId, bytes], ...]:
-    message = vote_message(body.run_id, body.round, view, body.digest, body.epoch)
+    message = vote_message(body.place, view, body.digest)
     return tuple((peer(name), key(name).sign(message)) for name in names)
 
 

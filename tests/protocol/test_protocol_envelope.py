@@ -26,6 +26,7 @@ from atoll.protocol.envelope import (
 )
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.keys import verify
+from atoll.protocol.proofs import Place
 from atoll.protocol.wire import messages_pb2 as wire
 
 ADA = key("ada")
@@ -200,4 +201,4 @@ def test_no_kind_of_signature_passes_for_another(body: bytes) -> None:
     assert refused(envelope) == "the signature does not match the envelope"
     forged = wire.SignedRecord(record=proof, signature=ADA.sign(proof))
     assert "peer record" in record_refused(forged.SerializeToString())
-    assert not proof.startswith(vote_message(RUN, 1, 0, RUN)[:12])
+    assert not proof.startswith(vote_message(Place(RUN, 0, 1), 0, RUN)[:12])

@@ -14,6 +14,7 @@ from atoll.protocol.commits import Body, Commit, Kind, vote_message
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import PeerId
 from atoll.protocol.ledger import Genesis, Ledger
+from atoll.protocol.proofs import Place
 from atoll.protocol.roster import MEMBERS_MAX, Member, majority
 
 NAMES = ("coordinator", "w1", "w2", "w3")
@@ -162,7 +163,7 @@ def test_a_flipped_bit_of_any_vote_is_found(at: int, bit: int) -> None:
     st.tuples(st.integers(0, 9), st.integers(0, 9)),
 )
 def test_a_vote_is_for_one_round_and_view(one: tuple[int, int], other: tuple[int, int]) -> None:
-    first, second = vote_message(RUN, *one, ANCHOR), vote_message(RUN, *other, ANCHOR)
+    first, second = (vote_message(Place(RUN, 0, round_), view, ANCHOR) for round_, view in (one, other))
     assert (first == second) == (one == other)
     assert len(first) == len(second)
 

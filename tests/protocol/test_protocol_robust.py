@@ -102,7 +102,7 @@ def pool_of(p: Peer) -> Pool:
     proposed += [p.proposal.body] if p.proposal is not None else []
     bodies = [sound, *proposed, *(commit.body for commit in p.ledger.commits)]
     parts = [ref.digest for ref in p.mine.parts] if p.mine is not None else []
-    message = vote_message(p.terms.run_id, p.round, p.view, bodies[-1].digest)
+    message = vote_message(p.terms.place, p.view, bodies[-1].digest)
     return Pool(
         run_id=p.terms.run_id,
         rounds=(p.round, p.round, p.round, p.round - 1, p.round + 1),

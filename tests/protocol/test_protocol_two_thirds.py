@@ -363,7 +363,7 @@ def test_bans_outlive_snapshots_and_not_recoveries() -> None:
     anew = dataclasses.replace(
         ledger.commit(2).body, kind=Kind.RECOVERY, epoch=1, evidence=(), parent=signed.head
     )
-    word = authority.sign(vote_message(RUN, 2, 0, anew.digest, 1))
+    word = authority.sign(vote_message(anew.place, 0, anew.digest))
     ledger.append(Commit(anew, 0, ((authority.peer, word),)), key("w1"))
     assert ledger.banned == {peer("w2")}
 

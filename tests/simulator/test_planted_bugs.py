@@ -72,7 +72,7 @@ def test_a_vote_below_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
         if propose.view >= one.view or sender != one.terms.leader(propose.view):
             take(one, sender, propose)
         elif all(ref.digest in one.held for ref in propose.body.blobs):
-            message = vote_message(one.terms.run_id, one.round, propose.view, propose.body.digest)
+            message = vote_message(one.terms.place, propose.view, propose.body.digest)
             signature = one.signer.sign(message)
             one.tell(sender, m.Vote(one.round, propose.view, propose.body.digest, signature))
 
