@@ -18,6 +18,8 @@ from atoll.protocol.ledger import Ledger
 from atoll.protocol.messages import State
 
 FETCHES_MAX = 3
+AHEAD = 2
+"""Of so many commits after the next one the updates are fetched early: no replay waits for a round trip."""
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class Catchup:
     loading: int | None = None
     failures: int = 0
     missing: set[Digest] = field(default_factory=set)
+    needed: int = 0
     asked: int = 0
     fragments: int = 1
 
@@ -64,11 +67,17 @@ class Catchup:
         if max(self.round, self.applying) >= round_:
             self.state = None
         self.applying, self.loading = 0, None
+        self.ask_again()
 
     def step(self, ledger: Ledger, held: Collection[Digest], me: PeerId) -> list[Action]:
-        """The next action towards the head; none while one is under way or a state must be asked for."""
-        if self.applying or self.loading is not None or self._too_far(ledger):
+        """What brings the state nearer to the head; nothing while a whole state is under way or needed."""
+        if self.loading is not None or self._too_far(ledger):
             return []
+        actions = [] if self.applying else self._apply_next(ledger, held)
+        return actions + self._fetch(ledger, held, me)
+
+    def _apply_next(self, ledger: Ledger, held: Collection[Digest]) -> list[Action]:
+        """Apply the update after this state, if it is all here."""
         while self.state is not None and self.state.round < ledger.height:
             commit = ledger.commit(self.state.round + 1)
             body = commit.body
@@ -78,16 +87,31 @@ class Catchup:
             if body.kind is not Kind.UPDATE:
                 self.state = StateLoaded(body.round, self.state.anchor, self.state.blobs)
                 continue
-            if self.asked == body.round and self.missing:
+            if self.needed != body.round:
+                self.needed = body.round
+                self.missing = {ref.digest for ref in body.blobs if ref.digest not in held}
+            if self.missing:
                 return []
-            self.asked = body.round
-            self.missing = {ref.digest for ref in body.blobs if ref.digest not in held}
-            if not self.missing:
-                self.applying = body.round
-                return [Apply(body)]
-            holders = rotated([peer for peer, _ in commit.votes if peer != me], me, body.round)
-            return [Fetch(ref, holders, "result") for ref in body.blobs if ref.digest in self.missing]
+            self.applying = body.round
+            return [Apply(body)]
         return []
+
+    def _fetch(self, ledger: Ledger, held: Collection[Digest], me: PeerId) -> list[Action]:
+        """Ask for the updates of the next commits, once."""
+        fetches: list[Action] = []
+        if self.state is None:
+            return fetches
+        head = min(ledger.height, self.state.round + 1 + AHEAD)
+        for round_ in range(max(self.asked, self.state.round) + 1, head + 1):
+            self.asked = round_
+            commit = ledger.commit(round_)
+            holders = rotated([peer for peer, _ in commit.votes if peer != me], me, round_)
+            fetches += [Fetch(ref, holders, "result") for ref in commit.body.blobs if ref.digest not in held]
+        return fetches
+
+    def ask_again(self) -> None:
+        """What was asked for may be lost: ask once more for what is still missing."""
+        self.needed = self.asked = 0
 
     def arrived(self, digest: Digest) -> None:
         self.missing.discard(digest)

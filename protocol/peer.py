@@ -116,6 +116,7 @@ class Peer:
         self.heard: dict[PeerId, int] = {}
         self.lost: set[PeerId] = set()
         self.joiners: dict[PeerId, tuple[Role, int]] = {}
+        self.following: dict[PeerId, int] = {}
         self.leavers: set[PeerId] = set()
         self.evidence: dict[PeerId, Equivocation] = {e.peer: e for e in saved.evidence}
         self.farewells: dict[PeerId, Farewell] = {}

@@ -52,6 +52,10 @@ class Links:
             known = self._base_ms[pair] = 2 + int(self.rng.random() * 59)
         return known
 
+    def close(self, a: str, b: str, latency_ms: int) -> None:
+        """Let two hosts live next door to each other."""
+        self._base_ms[(a, b) if a < b else (b, a)] = latency_ms
+
     def open(self, sender: str, receiver: str) -> bool:
         return not any(sender in cut.senders and receiver in cut.receivers for cut in self.cuts)
 

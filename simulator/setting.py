@@ -56,7 +56,7 @@ class Setting:
     Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule. `mode` is
     one of MODES, or empty: then the seed chooses. So it does where `voters` (how many vote at most) or
     `snapshots` (every how many rounds there is one) are 0. Of the workers, `liars` lie: how is in `liars.py`,
-    and `lies` chooses among the kinds.
+    and `lies` chooses among the kinds. `retry_ms` is the rule of that name.
     """
 
     peers: int
@@ -69,6 +69,7 @@ class Setting:
     votes: str = "majority"
     liars: int = 0
     lies: tuple[str, ...] = ()
+    retry_ms: int = 300
 
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
@@ -155,7 +156,7 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         grace_ms_max=2_000,
         train_ms_max=20_000,
         deadline_ms=4_000,
-        retry_ms=300,
+        retry_ms=chosen.retry_ms,
         lease_ms=3_000,
         owners_max=16,
         start_workers=chosen.peers,

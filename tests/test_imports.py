@@ -21,8 +21,8 @@ FORBIDDEN_STDLIB = {
 }
 LIBRARIES = {
     "protocol": {"cryptography", "google"},
-    "optim": {"numpy", "torch"},
-    "workload": {"numpy", "torch", "transformers", "datasets", "tokenizers", "safetensors"},
+    "optim": {"numba", "numpy", "torch"},
+    "workload": {"numpy", "torch", "transformers", "datasets", "tokenizers", "safetensors", "schedulefree"},
     "simulator": {"numpy", "torch", "matplotlib"},
 }
 SIBLINGS = {

@@ -11,7 +11,7 @@ from atoll.protocol import messages as m
 from atoll.protocol import relay
 from atoll.protocol.admission import refusal
 from atoll.protocol.commits import COMMITS_BYTES_MAX, Commit, Snapshot
-from atoll.protocol.duties import recovery, rounds
+from atoll.protocol.duties import recovery, repeat, rounds
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.proofs import Farewell, Joining, joining_message
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
 
 JOINERS_MAX = MEMBERS_MAX
+FOLLOWERS_MAX = relay.FAN_OUT
 
 
 def react(peer: Peer) -> None:
@@ -74,7 +75,7 @@ def _give_up_work(peer: Peer) -> None:
 
 def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -> None:
     """Settle what this peer did for the round that is over, and enter the one after the last commit."""
-    tell = tell or relay.receivers(peer.terms, peer.me)
+    tell = dict.fromkeys((*(tell or relay.receivers(peer.terms, peer.me)), *_following(peer)))
     if tell:
         news = m.Commits(peer.round, (first,), peer.ledger.height)
         peer.out.append(a.Send(tuple(tell), news, peer.ledger.epoch))
@@ -141,6 +142,8 @@ def _send_commits(peer: Peer, to: PeerId, round_: int) -> None:
 
 
 def on_ask_commits(peer: Peer, sender: PeerId, ask: m.AskCommits) -> None:
+    if sender not in peer.terms.places and (sender in peer.following or len(peer.following) < FOLLOWERS_MAX):
+        peer.following[sender] = peer.now_ms
     if ask.round > peer.round:
         ask_new(peer, sender)
     elif ask.round < peer.round:
@@ -157,7 +160,20 @@ def on_commits(peer: Peer, sender: PeerId, message: m.Commits) -> None:
         peer.refuse(sender, fault)
     elif message.height > peer.ledger.height > before:
         peer.tell(sender, m.AskCommits(peer.round))
+    elif peer.ledger.height > before and peer.catchup.needs_state(peer.ledger):
+        ask_state(peer)
     return None
+
+
+def _following(peer: Peer) -> list[PeerId]:
+    """Who is no member and asked for commits lately: it is told of the next ones, too.
+
+    Rounds may be so much shorter than a retry that it would never come near otherwise.
+    """
+    since_ms = peer.now_ms - 2 * peer.rules.retry_ms
+    for who in [who for who, at_ms in peer.following.items() if at_ms < since_ms or who in peer.terms.places]:
+        del peer.following[who]
+    return list(peer.following)
 
 
 def _take_snapshot(peer: Peer, sender: PeerId, snapshot: Snapshot) -> None:
@@ -220,6 +236,8 @@ def _vouched(peer: Peer, sender: PeerId, state: m.State) -> bool:
 
 def on_state_loaded(peer: Peer, event: e.StateLoaded) -> None:
     peer.catchup.loaded(event)
+    if not peer.is_member:
+        repeat.ask_for_role(peer)
 
 
 def on_state_failed(peer: Peer, event: e.StateFailed) -> None:

@@ -22,7 +22,8 @@ def on_retry(peer: Peer) -> None:
     peer.retries += 1
     peer.timer("retry", peer.rules.retry_ms)
     peer.fetching.clear()
-    peer.owning.asking, peer.catchup.asked = True, 0
+    peer.owning.asking = True
+    peer.catchup.ask_again()
     if peer.lacking:
         voter.fetch(peer)
     if peer.catchup.needs_state(peer.ledger):

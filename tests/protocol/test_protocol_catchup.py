@@ -67,11 +67,11 @@ def test_who_is_at_the_head_does_nothing() -> None:
 
 
 def test_an_update_whose_blobs_are_held_is_applied_once() -> None:
-    chain, behind = ledger(3), catchup(0)
+    chain, behind = ledger(2), catchup(0)
     assert behind.step(chain, digests(1), ME) == [Apply(chain.commit(1).body)]
     assert behind.step(chain, digests(1), ME) == []
     behind.loaded(state(1))
-    assert behind.step(chain, [], ME) != []
+    assert behind.step(chain, [], ME) == []
     assert behind.round == 2  # the skip went by without an action
     assert behind.anchor == state(2).anchor
 
@@ -86,13 +86,30 @@ def test_missing_blobs_are_asked_of_those_that_voted() -> None:
         assert action.kind == "result"
 
 
+def test_the_updates_after_the_next_one_are_fetched_while_it_is_applied() -> None:
+    chain, behind = ledger(7), catchup(0)
+    behind.keep_rounds = 7
+    apply, *early = behind.step(chain, digests(1), ME)
+    assert apply == Apply(chain.commit(1).body)
+    assert [action.ref for action in early if isinstance(action, Fetch)] == list(mean(3))
+    assert behind.step(chain, digests(1), ME) == [], "and asked for once"
+    behind.loaded(state(1))
+    further = behind.step(chain, digests(3)[:1], ME)
+    assert [action.ref for action in further if isinstance(action, Fetch)] == list(mean(5)), (
+        "3 is not here yet"
+    )
+    behind.ask_again()
+    again = behind.step(chain, digests(3)[:1], ME)
+    assert [action.ref for action in again if isinstance(action, Fetch)] == [*mean(3)[1:], *mean(5)]
+
+
 def test_a_chain_is_replayed_as_far_as_results_are_kept() -> None:
     chain, behind = ledger(6), catchup(6 - KEEP)
     held = [d for round_ in (3, 5) for d in digests(round_)]
     applied = []
     while actions := behind.step(chain, held, ME):
         (action,) = actions
-        assert isinstance(action, Apply)
+        assert isinstance(action, Apply), "nothing that is held is fetched"
         applied.append(action.body.round)
         behind.loaded(state(action.body.round))
     assert applied == [3, 5]

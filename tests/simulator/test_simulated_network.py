@@ -8,8 +8,11 @@ import sys
 
 import pytest
 
+from atoll.simulator.checkers.equal_anchors import EqualAnchors
+from atoll.simulator.checkers.one_history import OneHistory
 from atoll.simulator.run import run_network, trial
 from atoll.simulator.setting import FAULTS, MODES, Setting, rules, setting
+from atoll.simulator.world import World
 
 SEEDS = 20
 DIGEST_OF_TRACE = """\
@@ -99,6 +102,25 @@ def test_the_seed_chooses_the_mode_and_whether_the_run_ends() -> None:
     pairs = {(chosen.mode_of(seed), bool(rules(seed, chosen).rounds)) for seed in range(20)}
     assert pairs == {(mode, ends) for mode in MODES for ends in (True, False)}
     assert {rules(seed, Setting(5, 4, mode="streaming")).overlap for seed in range(20)} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("seed", [0, 2, 4, 6])
+def test_a_worker_gets_into_a_run_whose_rounds_are_far_shorter_than_a_retry(seed: int) -> None:
+    """Somebody joins a run of one worker whose step is 1 ms long, and who lives next to the witness."""
+    chosen = Setting(1, 1_000, frozenset({"churn"}), mode="dense", retry_ms=3_000)
+    world = World(seed, chosen, [OneHistory(), EqualAnchors()])
+    witness, worker, late = world.hosts.values()
+    world.links.close(witness.name, worker.name, 1)
+    for host in world.hosts.values():
+        host.step_ms = 1
+    world.boot()
+    world.clock.run(20_000, lambda: False)
+    began, began_ms = world.height, world.clock.now_ms
+    late.boot()
+    assert world.clock.run(80_000, lambda: any(late.id in one.body.counted for one in world.history.chain))
+    assert world.clock.now_ms - began_ms < 4 * chosen.retry_ms
+    took_ms = (world.clock.now_ms - began_ms) / (world.height - began)
+    assert took_ms * rules(seed, chosen).keep_rounds < chosen.retry_ms, "rounds were short all the while"
 
 
 def test_one_seed_gives_one_trace() -> None:
