@@ -190,10 +190,13 @@ def test_what_rounding_left_of_a_cancelled_direction_is_not_stretched() -> None:
     assert 0 < norm(found) < 1e-6
 
 
+@pytest.mark.parametrize("weights", [(TOTAL_WEIGHT_MAX - 1, 1), (4, 1)])  # 4 and 1: rounding goes past it
 @pytest.mark.parametrize("value", [VALUE_MAX, 2.0**-71, 2.0**-149])
-def test_the_largest_and_the_smallest_stay_finite_and_within_bounds(value: float) -> None:
+def test_the_largest_and_the_smallest_stay_finite_and_within_bounds(
+    value: float, weights: tuple[int, int]
+) -> None:
     layout = Layout.of([("w", (3,))])
-    found = rda([(TOTAL_WEIGHT_MAX - 1, torch.full((3,), value)), (1, torch.full((3,), value))], layout)
+    found = rda([(weight, torch.full((3,), value)) for weight in weights], layout)
     assert found is not None
     assert found.tolist() == pytest.approx([value] * 3)
     assert float(found.abs().max()) <= VALUE_MAX
