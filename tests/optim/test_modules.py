@@ -71,6 +71,13 @@ def test_independent_directions_keep_their_length_when_rescaled() -> None:
     assert float(longer.norm()) == pytest.approx(1.0)
 
 
+def test_who_weighs_nothing_lengthens_nothing() -> None:
+    shares = {"alice": (3, torch.ones(2)), "bob": (0, torch.full((2,), 9.0))}
+    found = MODULES.mean(1, shares, 2, rescale=True)
+    assert found is not None
+    assert found.tolist() == [1.0, 1.0]
+
+
 def test_a_share_of_a_stranger_is_refused() -> None:
     with pytest.raises(ValueError, match="carol does not train module 1"):
         MODULES.mean(1, {"carol": (1, torch.ones(2))}, 2)
