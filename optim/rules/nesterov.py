@@ -1,32 +1,36 @@
-"""The outer step: Nesterov momentum that gives the same bits on every machine."""
+"""Rule "nesterov": momentum that looks ahead, with the same bits on every machine. DiLoCo's own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from atoll.optim.flat import floats, pieces
-
-_PIECE = 128 * 1024
-"""Elements at a time: large enough for torch to use its threads, small enough to stay in cache."""
+from atoll.optim.flat import floats
+from atoll.optim.rules.base import PIECE, below_one, positive, walk
 
 
 @dataclass(frozen=True, slots=True)
 class NesterovRule:
-    """The outer optimiser of a run; DiLoCo's values are 0.7 and 0.9. Raises ValueError outside
-    lr > 0 and 0 <= momentum < 1."""
+    """State: the momentum. Raises ValueError outside lr > 0 and 0 <= momentum < 1."""
 
-    lr: float
-    momentum: float
+    lr: float = 0.7
+    momentum: float = 0.9
+    name: ClassVar[str] = "nesterov"
 
     def __post_init__(self) -> None:
-        if not (isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"outer lr must be a positive number, not {self.lr}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"outer momentum must be in [0, 1), not {self.momentum}")
+        positive("outer lr", self.lr)
+        below_one("outer momentum", self.momentum)
+
+    def state(self, numel: int) -> tuple[Tensor, ...]:
+        return (torch.zeros(numel),)
+
+    def step_(self, anchor: Tensor, state: Sequence[Tensor], update: Tensor) -> None:
+        (momentum,) = state
+        step_(anchor, momentum, update, self)
 
 
 def step_(anchor: Tensor, momentum: Tensor, update: Tensor, rule: NesterovRule) -> None:
@@ -42,11 +46,9 @@ def step_(anchor: Tensor, momentum: Tensor, update: Tensor, rule: NesterovRule) 
     if the arguments are not flat fp32 vectors of one size. (DiLoCo, Douillard et al. 2023)
     """
     numel = floats("anchor", anchor).size
-    floats("momentum", momentum, numel)
-    floats("update", update, numel)
-    scratch = torch.empty(min(_PIECE, numel), dtype=torch.float32)
+    scratch = torch.empty(min(PIECE, numel), dtype=torch.float32)
     with torch.no_grad():
-        for piece in pieces(numel, _PIECE):
+        for piece in walk(numel, {"momentum": momentum, "update": update}):
             _step_piece(anchor[piece], momentum[piece], update[piece], rule, scratch)
 
 
