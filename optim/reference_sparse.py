@@ -112,10 +112,12 @@ def topk_decoded(payload: bytes, numel: int, k: int) -> list[float]:
 
 
 def cosine_basis(size: int) -> list[list[float]]:
-    """[frequency][position] in fp64, as the library's cosine gives it."""
+    """[frequency][position] in fp64, as the library's cosine gives it, but for its zeros, which are exact."""
     rows = [[sqrt(1 / size)] * size]
     for u in range(1, size):
-        rows.append([sqrt(2 / size) * cos(pi * (2 * x + 1) * u / (2 * size)) for x in range(size)])
+        steps = [(2 * x + 1) * u for x in range(size)]
+        waves = [0.0 if step % (2 * size) == size else cos(pi * step / (2 * size)) for step in steps]
+        rows.append([sqrt(2 / size) * wave for wave in waves])
     return rows
 
 
@@ -231,7 +233,7 @@ def projected(values: Sequence[float], seed: int, k: int) -> list[float]:
 def projection_decoded(payload: bytes, numel: int, k: int) -> list[float]:
     """The values of a valid payload, to the bit."""
     seed = int.from_bytes(payload[16:24], "little")
-    sent = struct.unpack(f"<{(len(payload) - 24) // 4}f", payload[24:])
+    sent = [value for (value,) in struct.iter_unpack("<f", payload[24:])]
     signs = projection_signs(seed, numel)
     return [sign * sent[own] for sign, own in zip(signs, directions(numel, k), strict=True)]
 
