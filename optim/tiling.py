@@ -1,10 +1,10 @@
 """The order of elements in which 4096 consecutive ones are a 64 x 64 tile of a matrix.
 
-A codec that works on chunks of a flat vector sees, in the model's own order, parts of a few long rows. In
-tiled order a chunk is a square of neighbouring rows and columns, whose elements share inputs and outputs;
-the cosine codec needs the square, top-k spreads its choice better. The order is a permutation of the
-vector, so everything elementwise (anchor, momentum, residual, mean) may stay in it from round to round.
-(DeMo, Peng et al. 2024, and SparseLoCo, Sarfi et al. 2025, cut each parameter so)
+A codec that works on chunks of a flat vector sees, in the model's own order, a few long rows of a matrix. In
+tiled order a chunk is a square of neighbouring rows and columns, which is what the cosine codec transforms.
+The order is a permutation of the vector, so everything elementwise (anchor, momentum, residual, mean) may
+stay in it from round to round. (DeMo, Peng et al. 2024, and SparseLoCo, Sarfi et al. 2025, cut each
+parameter so)
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from atoll.optim import reference
 from atoll.optim.codecs import CODECS, Codec, Payload, codec
+from atoll.optim.codecs.projection import Projection
 from atoll.optim.feedback import Feedback, Residual
 from atoll.optim.flat import NonFinite
 from atoll.optim.parts import part_bounds
@@ -252,6 +253,19 @@ def test_over_rounds_every_codec_tracks_the_sum(each: Codec) -> None:
     if each.feedback:  # without it a round sends the same part again
         alone = rounds * each.decode(each.encode(delta), numel).double()
         assert (found - alone).norm() > 1.5 * (found - sent).norm()
+
+
+def test_an_unbiased_projection_with_feedback_diverges() -> None:
+    """Why the codec sends the projection itself unless told that nothing is fed back."""
+    norms = {}
+    for unbiased in (False, True):
+        feedback = Feedback(Projection(unbiased=unbiased), Residual(4096))
+        for _ in range(5):
+            feedback.encode(integers_to_floats(4096, 1))
+            feedback.accepted()
+        norms[unbiased] = float(feedback.residual.buffer.norm())
+        assert feedback.codec.feedback is not unbiased
+    assert norms[True] > 1e4 * norms[False]
 
 
 def test_what_a_missed_round_left_arrives_later() -> None:
