@@ -34,8 +34,9 @@ class Churn:
     """Replicas that leave and come back, and contributions that miss their round.
 
     Every `every_steps` steps a replica leaves with probability `leave`, for `away` such periods; it comes
-    back with the anchor and an inner optimizer that starts anew. `miss` is the probability that a contribution
-    does not arrive: it waits in the residual for the next round (`late` is "carry"), or is lost ("drop").
+    back with the anchor and an inner optimizer that starts anew. `miss` is the probability that a
+    contribution does not arrive: then it waits in the residual for the next round (`late` is "carry"), or is
+    lost ("drop").
     """
 
     every_steps: int = whole(50, 1, 1_000_000)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from atoll.protocol.errors import ConfigError
 from atoll.simulator.lab.attendance import Churn, Stragglers
 from atoll.simulator.lab.methods import Recipe, recipe
@@ -103,13 +105,20 @@ class Lab:
     steps: int
 
     @property
+    def on(self) -> str:
+        """Where it trains: on one GPU where there is one."""
+        if self.lab.device != "auto":
+            return self.lab.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @property
     def tokens_per_step(self) -> int:
         """Of all replicas together."""
         return self.lab.replicas * self.methods[0].inner.batch_sequences * self.data.sequence_tokens
 
     def digest(self, method: MethodConfig) -> str:
         """What the numbers of a method's trials depend on: states of another digest are not resumed."""
-        lab = {"replicas": self.lab.replicas, "evaluations": self.lab.evaluations, "device": self.lab.device}
+        lab = {"replicas": self.lab.replicas, "evaluations": self.lab.evaluations, "device": self.on}
         sections = (self.model, self.data, self.shards, self.churn, self.stragglers, method)
         what = [lab, self.steps, *(dataclasses.asdict(section) for section in sections)]
         return hashlib.sha256(json.dumps([what, type(method.recipe).__name__]).encode()).hexdigest()

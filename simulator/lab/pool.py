@@ -1,11 +1,13 @@
 """Many trials, several at a time: one process for each core, which takes one trial after another.
 
 A process has one torch thread, so numbers do not depend on how many processes there are. They hear of each
-other through the parent alone: lines of JSON through a pipe.
+other through the parent alone: lines of JSON through a pipe. What trains is imported where it is needed: the
+model library takes seconds to load, and the parent does not need it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -20,10 +22,8 @@ from typing import Any
 import torch
 
 from atoll.protocol.errors import ConfigError
-from atoll.simulator.lab import trial
 from atoll.simulator.lab.config import Lab
 from atoll.simulator.lab.disk import TrialFolder
-from atoll.workload.data import Corpus
 
 TELL_EVERY = 0.002
 """Of a trial: how far it goes between two messages about its progress."""
@@ -74,7 +74,7 @@ def run(lab: Lab, out: Path, workers: int, resume: bool, news: OnNews, done: OnR
 def workers_by_default(lab: Lab) -> int:
     """One for each core; one alone on a GPU, which trials would only share."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if trial.device(lab) == "cuda" else cores
+    return 1 if lab.on == "cuda" else cores
 
 
 def _folder(lab: Lab, out: Path, job: Job) -> TrialFolder:
@@ -82,26 +82,41 @@ def _folder(lab: Lab, out: Path, job: Job) -> TrialFolder:
     return TrialFolder(out, job.method + 1, method.name, job.seed, lab.digest(method))
 
 
-def _trial(lab: Lab, out: Path, job: Job, corpus: Corpus, news: OnNews) -> Result:
+def _trials(lab: Lab, out: Path, news: OnNews) -> Callable[[Job], Result]:
+    """What runs one trial after another, all on the same text. Raises ConfigError if it cannot be."""
+    from atoll.simulator.lab import trial
+
+    torch.set_num_threads(1)
+    trial.check(lab)
+    corpus = trial.load_corpus(lab)
+
+    def run(job: Job) -> Result:
+        progress = _now_and_then(lab, lambda steps, loss: news(job, steps, loss))
+        return trial.run(lab, lab.methods[job.method], job.seed, corpus, _folder(lab, out, job), progress)
+
+    return run
+
+
+def _now_and_then(lab: Lab, news: Callable[[float, float], None]) -> Callable[[float, float], None]:
+    """Pass on what is told of a trial when it has gone on by `TELL_EVERY` of it."""
     told = -1.0
 
     def progress(steps: float, loss: float) -> None:
         nonlocal told
         if steps - told >= TELL_EVERY * lab.steps:
             told = steps
-            news(job, steps, loss)
+            news(steps, loss)
 
-    return trial.run(lab, lab.methods[job.method], job.seed, corpus, _folder(lab, out, job), progress)
+    return progress
 
 
 def _here(lab: Lab, out: Path, jobs: Sequence[Job], news: OnNews, done: OnResult) -> None:
     """One after another, in this process."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        corpus = trial.load_corpus(lab)
+        run = _trials(lab, out, news)
         for job in jobs:
-            done(job, _trial(lab, out, job, corpus, news))
+            done(job, run(job))
     finally:
         torch.set_num_threads(threads)
 
@@ -169,24 +184,19 @@ def _send(pipe: Connection, message: Sequence[object]) -> None:
 def _work(pipe: Connection, lab: Lab, out: Path) -> None:
     """A process: do jobs as they come. It ends with its parent, whose end of the pipe then closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal interrupts all; the parent ends us
-    torch.set_num_threads(1)
-    corpus: Corpus | None = None
-    while True:
-        try:
+    run: Callable[[Job], Result] | None = None
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
             job = Job(*json.loads(pipe.recv_bytes()))
-        except EOFError:
-            return
-        try:
-            corpus = corpus or trial.load_corpus(lab)
-            result = _trial(lab, out, job, corpus, lambda job, *rest: _tell(pipe, "news", job, *rest))
-        except BrokenPipeError:
-            return
-        except ConfigError as error:
-            _tell(pipe, "refused", job, error.what, error.where, error.right)
-        except Exception:  # noqa: BLE001 - the outermost loop of a process: the parent shows it and ends
-            _tell(pipe, "failed", job, traceback.format_exc())
-        else:
-            _tell(pipe, "done", job, result)
+            try:
+                run = run or _trials(lab, out, lambda job, *rest: _tell(pipe, "news", job, *rest))
+                _tell(pipe, "done", job, run(job))
+            except ConfigError as error:
+                _tell(pipe, "refused", job, error.what, error.where, error.right)
+            except (BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception:  # noqa: BLE001 - the outermost loop of a process: the parent shows it and ends
+                _tell(pipe, "failed", job, traceback.format_exc())
 
 
 def _tell(pipe: Connection, kind: str, job: Job, *rest: object) -> None:

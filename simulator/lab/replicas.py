@@ -38,7 +38,7 @@ class Replicas:
         attendance: Attendance,
     ) -> None:
         self.model, self.attendance, self.traffic = model, attendance, Traffic()
-        self.layout = Layout.of((slot.name, slot.shape) for slot in vector.slots(model))
+        self.layout = self.layout_of(model)
         first = torch.empty(self.layout.numel)
         vector.write(model, first)
         self.local = first.repeat(len(corpora), 1)
@@ -48,6 +48,11 @@ class Replicas:
         self._seed = run_seed(attendance.seed)
         self._loops = [self._loop(replica) for replica in range(len(corpora))]
         self._away = [False] * len(corpora)
+
+    @staticmethod
+    def layout_of(model: Any) -> Layout:
+        """Where each parameter lies in a replica's vector."""
+        return Layout.of((slot.name, slot.shape) for slot in vector.slots(model))
 
     def __len__(self) -> int:
         return len(self.tokens)

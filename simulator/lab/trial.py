@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from atoll.simulator.lab.attendance import Attendance
 from atoll.simulator.lab.config import Lab, MethodConfig
 from atoll.simulator.lab.disk import TrialFolder, load_tensors, save_tensors
@@ -51,6 +49,13 @@ class Log:
     @classmethod
     def of(cls, facts: dict[str, Any]) -> Log:
         return cls([Point(*values) for values in facts["curve"]], facts["seconds"])
+
+
+def check(lab: Lab) -> None:
+    """Raise ConfigError if the model, or a method's way to cut it, is none; before anything is trained."""
+    layout = Replicas.layout_of(first_model(lab, lab.lab.seeds[0]))
+    for method in lab.methods:
+        method.recipe.check(layout, f"{lab.path}: {method.name!r}")
 
 
 def load_corpus(lab: Lab) -> Corpus:
@@ -156,14 +161,7 @@ def first_model(lab: Lab, seed: int) -> Any:
     """The model with its first parameters under a seed, where the lab trains. Raises ConfigError."""
     model = models.build(dataclasses.replace(lab.model, seed=lab.model.seed + seed), f"{lab.path}: [model]")
     models.check_sequence(model.config, lab.data.sequence_tokens, f"{lab.path}: [data]")
-    return model.to(device(lab))
-
-
-def device(lab: Lab) -> str:
-    """Where the lab trains: one GPU where there is one."""
-    if lab.lab.device != "auto":
-        return lab.lab.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(lab.on)
 
 
 def _corpora(lab: Lab, corpus: Corpus, seed: int) -> Sequence[Corpus | Shard]:

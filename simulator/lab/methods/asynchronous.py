@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from atoll.optim.feedback import Residual
+from atoll.optim.layout import Layout
 from atoll.optim.rules import OuterRule, outer_rule
 from atoll.simulator.lab.methods.base import OUTER, Outer, codec_name, codec_of, flag, one_of, only
 from atoll.simulator.lab.methods.sending import difference
@@ -38,6 +39,9 @@ class AsyncRecipe:
     error_feedback: bool = flag(False)
     error_decay: float = real(1.0, 0.0, 1.0)
     outer: Outer = field(default=Outer(DELAYED, {"lr": 0.7, "momentum": 0.9}), metadata=OUTER)
+
+    def check(self, layout: Layout, where: str) -> None:
+        return None
 
     def build(self, replicas: Replicas, steps: int) -> Asynchronous:
         period = {"period": len(replicas)} if self.outer.rule == DELAYED else {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from atoll.optim.codecs import CODECS, Codec, codec
+from atoll.optim.layout import Layout
 from atoll.optim.rules import OuterRule, outer_rule
 from atoll.protocol.errors import ConfigError
 from atoll.workload.fields import custom, nearest
@@ -50,6 +51,9 @@ class Recipe(Protocol):
 
     @property
     def algorithm(self) -> str: ...
+
+    def check(self, layout: Layout, where: str) -> None:
+        """Raise ConfigError if the method cannot train a model of this layout."""
 
     def build(self, replicas: Replicas, steps: int) -> Method:
         """The method at the start of a trial of so many steps, from the parameters that all replicas hold."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from atoll.optim.layout import Layout
 from atoll.optim.rules import EagerRule
 from atoll.protocol.errors import ConfigError
 from atoll.simulator.lab.methods.base import OUTER, Outer, codec_name, codec_of, one_of, only
@@ -34,6 +35,9 @@ class EagerRecipe:
     steps: int = whole(50, 1, 1_000_000)
     codec: str = codec_name("fp32")
     outer: Outer = field(default=Outer("eager", {"lr": 0.4, "momentum": 0.9}), metadata=OUTER)
+
+    def check(self, layout: Layout, where: str) -> None:
+        return None
 
     def build(self, replicas: Replicas, steps: int) -> Eager:
         return Eager(self, replicas)

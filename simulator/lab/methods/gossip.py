@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from atoll.optim.gossip import NoLoCoRule, mean_of_pair, pairs
+from atoll.optim.layout import Layout
 from atoll.optim.mean import mean_of
 from atoll.protocol.errors import ConfigError
 from atoll.simulator.lab.attendance import run_seed
@@ -37,6 +38,9 @@ class GossipRecipe:
     codec: str = codec_name("fp32")
     lr: float = real(0.7, 1e-9, 100.0)
     momentum: float = real(0.5, 0.0, 0.999999)
+
+    def check(self, layout: Layout, where: str) -> None:
+        return None
 
     def build(self, replicas: Replicas, steps: int) -> Gossip:
         return Gossip(self, replicas)

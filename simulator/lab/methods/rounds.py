@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from atoll.optim.fragments import Fragments, balanced, sequential, strided
+from atoll.optim.layout import Layout
 from atoll.optim.streaming import Schedule, merge_
 from atoll.protocol.errors import ConfigError
 from atoll.simulator.lab.methods.base import OUTER, Outer, codec_name, codec_of, flag, one_of, only
@@ -48,6 +49,16 @@ class RoundsRecipe:
     overlap: int = whole(0, 0, 1_000_000)
     mixing: float = real(0.0, 0.0, 1.0)
     late: bool = flag(False)
+
+    def check(self, layout: Layout, where: str) -> None:
+        try:
+            self.cut(layout)
+        except ValueError as error:
+            raise ConfigError(str(error), where, "fewer `fragments`, or another `partition`") from None
+
+    def cut(self, layout: Layout) -> Fragments:
+        """The fragments. Raises ValueError if the model has too few layers or tensors."""
+        return PARTITIONS[self.partition](layout, self.fragments)
 
     def build(self, replicas: Replicas, steps: int) -> Rounds:
         return Rounds(self, replicas)
@@ -104,7 +115,7 @@ class Rounds:
     def __init__(self, recipe: RoundsRecipe, replicas: Replicas) -> None:
         self._recipe, self._replicas = recipe, replicas
         self.anchor = replicas.local[0].clone()
-        self._cuts: Fragments = PARTITIONS[recipe.partition](replicas.layout, recipe.fragments)
+        self._cuts = recipe.cut(replicas.layout)
         self._schedule = Schedule(recipe.steps, recipe.fragments, recipe.overlap)
         self._rule = recipe.outer.build()
         self._sending = Sending(recipe.codec, recipe.exchange, recipe.error_feedback, recipe.error_decay)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from atoll.optim.layout import Layout
 from atoll.simulator.lab.methods.base import only
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ class SyncRecipe:
     """It has no knobs but those of its inner optimizer."""
 
     algorithm: str = "sync"
+
+    def check(self, layout: Layout, where: str) -> None:
+        return None
 
     def build(self, replicas: Replicas, steps: int) -> Sync:
         return Sync(replicas)
