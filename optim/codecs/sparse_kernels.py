@@ -33,10 +33,16 @@ WRONG = (
 FINE, BAD_VALUE, BAD_PLACE, BAD_PADDING = range(4)
 
 VALUE_MAX_BITS = int(np.float32(VALUE_MAX).view(np.int32))
+VALUE_LIMIT, COEFFICIENT_LIMIT = np.float32(VALUE_MAX), np.float32(64 * VALUE_MAX)
 TABLE_BYTES = 4 * 2
 TABLE_LEAST = 0x0080
 TABLE_MOST = VALUE_MAX_BITS >> 16
 """The bf16 bits of the smallest normal number and of VALUE_MAX, which bf16 holds exactly."""
+
+COEFFICIENT_LEAST = int(np.float32(2.0**-60).view(np.int32)) >> 16
+COEFFICIENT_MOST = int(np.float32(64 * VALUE_MAX).view(np.int32)) >> 16
+"""The bf16 bits of the smallest DCT coefficient that is sent, so that no product or sum in decoding is
+subnormal (the smallest cosine is 2^-8 in a basis of 64), and of the largest that values can have."""
 
 
 def place_bytes(count: int) -> int:
@@ -47,6 +53,11 @@ def place_bytes(count: int) -> int:
 def code_bytes(count: int) -> int:
     """Bytes of `count` 2-bit codes, four in a byte."""
     return (count + 3) // 4
+
+
+def dct_bytes(count: int) -> int:
+    """Bytes of a chunk of which `count` coefficients are sent by "dct": values, places."""
+    return 2 * count + place_bytes(count)
 
 
 def topk_bytes(count: int) -> int:
@@ -235,7 +246,7 @@ def bin_means(values: Floats, codes: Raw, means: Floats) -> None:
 
 @compiled
 def topk_encode(values: Floats, k: int, raw: Raw) -> int:
-    """The body of a "topk" payload. Returns the bits of the largest magnitude, which tell what is not finite."""
+    """Fill the body of a "topk" payload. Returns the largest magnitude's bits: they tell what is not finite."""
     words = values.view(np.int32)
     places, chosen = np.empty(k, np.uint16), np.empty(k, np.float32)
     codes, means = np.empty(k, np.uint8), np.empty(4, np.float32)
@@ -282,4 +293,91 @@ def topk_decode(raw: Raw, k: int, values: Floats) -> int:
             code = (raw[codes_at + nth // 4] >> (2 * (nth % 4))) & 3
             values[start + int(places[nth])] = means[code]
         at = stop_at
+    return FINE
+
+
+@compiled
+def product(left: Floats, right: Floats, out: Floats) -> None:
+    """out = left @ right, each sum in order, one rounding per operation (a BLAS chooses its own order)."""
+    for row in range(left.shape[0]):
+        sums = out[row]
+        sums[:] = np.float32(0)
+        for term in range(left.shape[1]):
+            factor = left[row, term]
+            for column in range(sums.size):
+                sums[column] += factor * right[term, column]
+
+
+@compiled
+def inverse_product(left: Floats, places: Places, values: Floats, right: Floats, out: Floats) -> None:
+    """out = left.T @ sparse @ right, where `sparse` has `values` at ascending row-major `places`.
+
+    First the values of one row of `sparse` in order, then the rows in order, one rounding per operation.
+    """
+    columns = right.shape[0]
+    line = np.empty(columns, np.float32)
+    out[:] = np.float32(0)
+    nth = 0
+    while nth < places.size:
+        row = int(places[nth]) // columns
+        line[:] = np.float32(0)
+        while nth < places.size and int(places[nth]) // columns == row:
+            factor, term = values[nth], int(places[nth]) % columns
+            for column in range(columns):
+                line[column] += factor * right[term, column]
+            nth += 1
+        for target in range(left.shape[1]):
+            factor, sums = left[row, target], out[target]
+            for column in range(columns):
+                sums[column] += factor * line[column]
+
+
+@compiled
+def dct_encode(values: Floats, k: int, down: Floats, across: Floats, raw: Raw) -> int:
+    """The part of a "dct" payload for blocks that are `down` by `across` elements, orthonormal bases both.
+
+    Returns the bits of the largest magnitude, which tell what is not finite.
+    """
+    words = values.view(np.int32)
+    rows, columns = down.shape[0], across.shape[0]
+    count = min(k, rows * columns)
+    turned = across.T.copy()
+    half, whole = np.empty((rows, columns), np.float32), np.empty((rows, columns), np.float32)
+    flat = whole.reshape(rows * columns)
+    places, chosen = np.empty(count, np.uint16), np.empty(count, np.float32)
+    highest, at = np.int32(0), 0
+    for start in range(0, values.size, rows * columns):
+        for word in words[start : start + rows * columns]:
+            highest = max(highest, word & MAGNITUDE)
+        product(values[start : start + rows * columns].reshape(rows, columns), turned, half)
+        product(down, half, whole)
+        largest(flat.view(np.int32), places)
+        for nth in range(count):
+            chosen[nth] = min(max(flat[int(places[nth])], -COEFFICIENT_LIMIT), COEFFICIENT_LIMIT)
+        pack_bf16(chosen, COEFFICIENT_LEAST, raw[at : at + 2 * count])
+        at += 2 * count
+        pack_places(places, raw[at : at + (3 * count + 1) // 2])
+        at += (3 * count + 1) // 2
+    return int(highest)
+
+
+@compiled
+def dct_decode(raw: Raw, k: int, down: Floats, across: Floats, values: Floats) -> int:
+    """Fill `values` from that part of a "dct" payload: FINE, or what is wrong."""
+    rows, columns = down.shape[0], across.shape[0]
+    count = min(k, rows * columns)
+    places, chosen = np.empty(count, np.uint16), np.empty(count, np.float32)
+    at = 0
+    for start in range(0, values.size, rows * columns):
+        block = values[start : start + rows * columns]
+        wrong = unpack_bf16(raw[at : at + 2 * count], COEFFICIENT_LEAST, COEFFICIENT_MOST, chosen)
+        at += 2 * count
+        if wrong == FINE:
+            wrong = unpack_places(raw[at : at + (3 * count + 1) // 2], rows * columns, places)
+        if wrong != FINE:
+            return wrong
+        at += (3 * count + 1) // 2
+        inverse_product(down, places, chosen, across, block.reshape(rows, columns))
+        for nth in range(block.size):
+            block[nth] = min(max(block[nth], -VALUE_LIMIT), VALUE_LIMIT)
     return FINE
