@@ -10,34 +10,39 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from atoll.node.exchange_rules import check_exchange
+from atoll.node.exchange_rules import check_exchange, check_outer_known
 from atoll.optim.codecs import codec
 from atoll.optim.digest import state_digest, tensor_digest
 from atoll.optim.feedback import Residual
 from atoll.optim.mean import weighted_mean
-from atoll.optim.nesterov import NesterovRule, step_
 from atoll.optim.parts import part_bounds
+from atoll.optim.rules import OuterRule, outer_rule
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.ids import BlobRef, Digest
-from atoll.protocol.manifest import Manifest
+from atoll.protocol.manifest import Manifest, OuterRules
 
 Bytes = bytes | memoryview
 
 
 class Numbers:
-    """Anchor, momentum and residual, fp32 [numel], and what a round does with them."""
+    """Anchor, momentum and residual, fp32 [numel], and what a round does with them.
+
+    A state is an anchor and a momentum whatever the outer rule, so its blobs have one form; a rule without
+    momentum leaves the zeros that it began with.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         check_exchange(manifest.rounds, "manifest: rounds")
+        check_outer_known(manifest.outer, "manifest: outer")
         self.numel = manifest.numel
         self.codec = codec(manifest.outer.codec)
-        self.rule = NesterovRule(manifest.outer.learning_rate, manifest.outer.momentum)
+        self.rule = _rule(manifest.outer)
         self.anchor = torch.zeros(self.numel)
         self.momentum = torch.zeros(self.numel)
         self.residual = Residual(self.numel)
         self._scratch = torch.zeros(self.numel)
-        self._numel_of: dict[int, int] = {}
+        self._numels_of: dict[int, set[int]] = {}
 
     # ---- sizes ----------------------------------------------------------------------------------
 
@@ -47,7 +52,8 @@ class Numbers:
     def part_bytes(self, parts: int) -> tuple[int, ...]:
         """The encoded size of each part, as every peer derives it."""
         sizes = [(self.codec.payload_bytes(stop - start), stop - start) for start, stop in self.bounds(parts)]
-        self._numel_of.update(sizes)
+        for size, numel in sizes:
+            self._numels_of.setdefault(size, set()).add(numel)
         return tuple(size for size, _ in sizes)
 
     def fragment_bytes(self, fragment: int, parts: int) -> tuple[int, ...]:
@@ -60,11 +66,18 @@ class Numbers:
         return self.codec.payload_bytes(self.numel)
 
     def check(self, payload: Bytes) -> None:
-        """RemoteProtocolError unless these bytes decode to a part of their size."""
-        numel = self._numel_of.get(len(payload))
-        if numel is None:
-            raise RemoteProtocolError(f"no part has {len(payload)} bytes")
-        self.codec.decode(payload, numel)
+        """RemoteProtocolError unless these bytes decode to a part of their size.
+
+        Parts of two sizes may be as long once encoded: with 4 bits, 255 elements and 256.
+        """
+        refused = RemoteProtocolError(f"no part has {len(payload)} bytes")
+        for numel in sorted(self._numels_of.get(len(payload), ())):
+            try:
+                self.codec.decode(payload, numel)
+                return
+            except RemoteProtocolError as error:
+                refused = error
+        raise refused
 
     # ---- a contribution -------------------------------------------------------------------------
 
@@ -107,7 +120,8 @@ class Numbers:
     def apply(self, round_: int, payloads: Sequence[Bytes]) -> StateLoaded:
         """Take the outer step of a committed update."""
         self._decode_all(payloads)
-        step_(self.anchor, self.momentum, self._scratch, self.rule)
+        state = (self.momentum,) if self.rule.name == "nesterov" else ()
+        self.rule.step_(self.anchor, state, self._scratch)
         return self.state(round_)
 
     def _decode_all(self, payloads: Sequence[Bytes]) -> None:
@@ -131,3 +145,13 @@ class Numbers:
         """The state from its two blobs: little-endian fp32."""
         for tensor, raw in ((self.anchor, anchor), (self.momentum, momentum)):
             tensor.copy_(torch.from_numpy(np.frombuffer(raw, dtype="<f4").astype(np.float32)))
+
+
+def _rule(outer: OuterRules) -> OuterRule:
+    """The rule with the knobs that a manifest has for it."""
+    knobs = {
+        "nesterov": {"lr": outer.learning_rate, "momentum": outer.momentum},
+        "sgd": {"lr": outer.learning_rate},
+        "average": {},
+    }
+    return outer_rule(outer.rule, knobs[outer.rule], "manifest: outer")
