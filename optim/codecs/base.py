@@ -51,7 +51,7 @@ class Codec(Protocol):
 
     @property
     def feedback(self) -> bool:
-        """Whether it leaves out so much that it must not be used without error feedback."""
+        """Whether it loses so much that it must not be used without error feedback (see `Residual`)."""
 
     def payload_bytes(self, numel: int) -> int:
         """Exact length in bytes of the payload of `numel` elements, header included."""
