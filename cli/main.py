@@ -78,7 +78,8 @@ app.add_typer(keys.app, name="key", rich_help_panel=TOOLS)
 
 @app.command(rich_help_panel=TOOLS, context_settings=_ANY_ARGUMENTS, add_help_option=False)
 def simulate(context: typer.Context) -> object:
-    """Run thousands of seeded rounds of the protocol under faults: `atoll simulate network --help`."""
+    """Run the protocol under faults (`atoll simulate network --help`), or compare training methods
+    (`atoll simulate training --help`)."""
     from atoll.cli.simulate import app as simulations
 
     return simulations(args=context.args or ["--help"], prog_name="atoll simulate", standalone_mode=False)

@@ -1,4 +1,4 @@
-"""`atoll simulate`: the protocol under faults, many seeds, in virtual time."""
+"""`atoll simulate`: the protocol under faults in virtual time, and the training lab."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from atoll.cli.boundary import PromiseBroken
+from atoll.cli.simulate_training import training
 from atoll.protocol.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ app = typer.Typer(
 
 @app.callback()
 def simulate() -> None:
-    """Run the protocol against faults in virtual time. One seed decides everything and replays exactly."""
+    """Try the protocol against faults in virtual time (network), or compare training methods (training)."""
 
 
 Faults = Annotated[
@@ -97,6 +98,9 @@ def network(
         if shrink is not None and replay is None:
             _shrunk(failures[0]["seed"], chosen, shrink)
         raise PromiseBroken(_complaint(failures, report["seeds"]))
+
+
+app.command()(training)
 
 
 def seeds_of(text: str) -> range:
