@@ -22,6 +22,10 @@ Far beyond any pseudo-gradient, and far enough below the fp32 limit that no weig
 to 2^53) can overflow. So what a peer sends can make a mean wrong, never infinite.
 """
 
+NORMAL_MIN = np.finfo(np.float32).tiny
+"""Smallest normal fp32. What a payload multiplies by is this at least or 0: a product then never depends on
+whether a machine flushes subnormal numbers."""
+
 
 class NonFinite(ValueError):
     """A vector holds NaN, an infinity or an absurdly large value: training diverged, do not contribute."""
