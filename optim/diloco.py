@@ -101,6 +101,7 @@ class OuterLoop:
         self._agreed = False
         self._tokens: int | None = None
         self._counted = [0] * len(self._fragments)
+        self._sent_at = [0] * len(self._fragments)
         self._hook = self._optimizers[-1].register_step_post_hook(lambda *_: self._stepped())
 
     # ---- what a user calls ----------------------------------------------------------------------
@@ -115,14 +116,19 @@ class OuterLoop:
 
     def sync(self) -> None:
         """Exchange and apply everything now, whatever the schedule says: at the end of training, or before
-        an evaluation. All replicas at the same step; then all models hold the same anchor."""
+        an evaluation. All replicas at the same step; then all models hold the same anchor.
+
+        A fragment that was exchanged after the last inner step has nothing new, and takes no outer step.
+        """
         self._agree()
         with averages_in_place(self._optimizers):
             for place, fragment in enumerate(self._fragments):
                 if fragment.in_flight:
                     fragment.apply(self._mixing)
-                self._send(place)
-                fragment.apply(0.0)
+                if self._sent_at[place] < self._steps:
+                    self._send(place)
+                    fragment.apply(0.0)
+                fragment.restart()
 
     def digest(self) -> str:
         """SHA-256 of anchor and outer state: equal at all replicas after every exchange is applied."""
@@ -141,6 +147,7 @@ class OuterLoop:
             "steps": self._steps,
             "tokens": self._tokens,
             "counted": list(self._counted),
+            "sent_at": list(self._sent_at),
             "fragments": [fragment.state_dict() for fragment in self._fragments],
         }
 
@@ -158,7 +165,8 @@ class OuterLoop:
             fragment.check(saved)
         for fragment, saved in pairs:
             fragment.load_state_dict(saved)
-        self._steps, self._tokens, self._counted = state["steps"], state["tokens"], list(state["counted"])
+        self._steps, self._tokens = state["steps"], state["tokens"]
+        self._counted, self._sent_at = list(state["counted"]), list(state["sent_at"])
         self._agreed = False
 
     def close(self) -> None:
@@ -190,7 +198,7 @@ class OuterLoop:
 
     def _send(self, place: int) -> None:
         weight = 1 if self._tokens is None else self._tokens - self._counted[place]
-        self._counted[place] = self._tokens or 0
+        self._counted[place], self._sent_at[place] = self._tokens or 0, self._steps
         if self._fragments[place].send(weight):
             return
         for fragment in self._fragments:  # what is not finite in one would be in all after a step
