@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from atoll.optim import codecs
+from atoll.optim.codecs.base import Codec
 from atoll.optim.digest import state_digest, tensor_digest
 from atoll.optim.exchanges import Exchange
 from atoll.optim.fragments import Fragments, balanced, sequential, strided
@@ -100,8 +101,8 @@ class OuterLoop:
         self._steps = 0
         self._agreed = False
         self._tokens: int | None = None
-        self._counted = [0] * len(self._fragments)
-        self._sent_at = [0] * len(self._fragments)
+        self._sent = [(0, 0)] * len(self._fragments)  # (steps, tokens) when it was sent last
+        self._synced = [(0, 0)] * len(self._fragments)  # the same, of what was applied last
         self._hook = self._optimizers[-1].register_step_post_hook(lambda *_: self._stepped())
 
     # ---- what a user calls ----------------------------------------------------------------------
@@ -123,11 +124,10 @@ class OuterLoop:
         self._agree()
         with averages_in_place(self._optimizers):
             for place, fragment in enumerate(self._fragments):
-                if fragment.in_flight:
-                    fragment.apply(self._mixing)
-                if self._sent_at[place] < self._steps:
+                self._apply(place, self._mixing)
+                if self._synced[place][0] < self._steps:
                     self._send(place)
-                    fragment.apply(0.0)
+                    self._apply(place, 0.0)
                 fragment.restart()
 
     def digest(self) -> str:
@@ -146,8 +146,8 @@ class OuterLoop:
         return {
             "steps": self._steps,
             "tokens": self._tokens,
-            "counted": list(self._counted),
-            "sent_at": list(self._sent_at),
+            "sent": list(self._sent),
+            "synced": list(self._synced),
             "fragments": [fragment.state_dict() for fragment in self._fragments],
         }
 
@@ -166,7 +166,7 @@ class OuterLoop:
         for fragment, saved in pairs:
             fragment.load_state_dict(saved)
         self._steps, self._tokens = state["steps"], state["tokens"]
-        self._counted, self._sent_at = list(state["counted"]), list(state["sent_at"])
+        self._sent, self._synced = list(state["sent"]), list(state["synced"])
         self._agreed = False
 
     def close(self) -> None:
@@ -193,12 +193,11 @@ class OuterLoop:
             for place in turn.send:
                 self._send(place)
             for place in turn.apply:
-                if self._fragments[place].in_flight:
-                    self._fragments[place].apply(self._mixing)
+                self._apply(place, self._mixing)
 
     def _send(self, place: int) -> None:
-        weight = 1 if self._tokens is None else self._tokens - self._counted[place]
-        self._counted[place], self._sent_at[place] = self._tokens or 0, self._steps
+        weight = 1 if self._tokens is None else self._tokens - self._synced[place][1]
+        self._sent[place] = (self._steps, self._tokens or 0)
         if self._fragments[place].send(weight):
             return
         for fragment in self._fragments:  # what is not finite in one would be in all after a step
@@ -206,6 +205,12 @@ class OuterLoop:
         for optimizer in self._optimizers:
             optimizer.state.clear()
         log.warning("training diverged: this replica sits a round out and starts again from the anchor")
+
+    def _apply(self, place: int, mixing: float) -> None:
+        """Apply what is in flight. Nothing is if its exchange failed: all of it goes with the next one."""
+        if self._fragments[place].in_flight:
+            self._fragments[place].apply(mixing)
+            self._synced[place] = self._sent[place]
 
     def _agree(self) -> None:
         """Compare settings, step and anchor with everybody before the first exchange of parameters."""
@@ -229,8 +234,8 @@ class DiLoCo(OuterLoop):
 
     `optimizer` may be several that train the model together; the one that steps last comes last. `exchange`
     is any callable of that kind: `LocalGroup(n).exchange(place)`, `ProcessGroupExchange()`, or your own.
-    `codec` is a name of `atoll.optim.codecs`; those that need error feedback get it. Weight decay, clipping
-    and learning rates of the inner loop stay the user's. (DiLoCo, Douillard et al. 2023)
+    `codec` is a name of `atoll.optim.codecs`, or your own; those that need error feedback get it. Weight
+    decay, clipping and learning rates of the inner loop stay the user's. (DiLoCo, Douillard et al. 2023)
 
     Raises ConfigError for settings that cannot train.
     """
@@ -243,7 +248,7 @@ class DiLoCo(OuterLoop):
         *,
         every: int,
         outer: OuterRule = DILOCO_OUTER,
-        codec: str = "int8",
+        codec: str | Codec = "int8",
     ) -> None:
         streaming = Streaming(every, fragments=1, overlap=0, mixing=0.0)
         super().__init__(model, optimizer, streaming, _method(exchange, outer, codec))
@@ -264,15 +269,15 @@ class StreamingDiLoCo(OuterLoop):
         streaming: Streaming,
         *,
         outer: OuterRule = STREAMING_OUTER,
-        codec: str = "int8",
+        codec: str | Codec = "int8",
     ) -> None:
         super().__init__(model, optimizer, streaming, _method(exchange, outer, codec))
 
 
-def _method(exchange: Exchange, outer: OuterRule, codec: str) -> Method:
+def _method(exchange: Exchange, outer: OuterRule, codec: str | Codec) -> Method:
     if outer.name in REFUSED:
         raise ConfigError(f"the outer rule {outer.name!r} does not fit here", "outer", REFUSED[outer.name])
-    return Method(exchange, outer, codecs.codec(codec))
+    return Method(exchange, outer, codecs.codec(codec) if isinstance(codec, str) else codec)
 
 
 def _schedule(streaming: Streaming) -> Schedule:

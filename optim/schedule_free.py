@@ -10,16 +10,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+
+def averages(optimizer: Optimizer) -> bool:
+    """Whether it keeps such an average."""
+    return callable(getattr(optimizer, "eval", None)) and callable(getattr(optimizer, "train", None))
 
 
 @contextmanager
 def averages_in_place(optimizers: Sequence[Optimizer]) -> Iterator[None]:
     """x in the parameters meanwhile, y again after it; nothing for any other optimizer."""
     turned: list[Any] = [
-        each for each in optimizers if hasattr(each, "eval") and each.param_groups[0].get("train_mode")
+        each for each in optimizers if averages(each) and each.param_groups[0].get("train_mode")
     ]
     for each in turned:
         each.eval()
@@ -30,9 +34,8 @@ def averages_in_place(optimizers: Sequence[Optimizer]) -> Iterator[None]:
             each.train()
 
 
-def move_z(optimizers: Sequence[Optimizer], parameter: Tensor, moved: Tensor) -> None:
+def move_z(averaging: Sequence[Optimizer], parameter: Tensor, moved: Tensor) -> None:
     """Move z as far as a sync moved x, so that what the average is made of goes on."""
-    for each in optimizers:
-        if parameter in each.state and "z" in each.state[parameter] and hasattr(each, "eval"):
-            with torch.no_grad():
-                each.state[parameter]["z"].add_(moved)
+    for each in averaging:
+        if parameter in each.state and "z" in each.state[parameter]:
+            each.state[parameter]["z"].add_(moved)

@@ -22,7 +22,7 @@ from atoll.optim.layout import Layout
 from atoll.optim.mean import weighted_mean
 from atoll.optim.pseudo_gradient import pseudo_gradient
 from atoll.optim.rules import OuterRule
-from atoll.optim.schedule_free import move_z
+from atoll.optim.schedule_free import averages, move_z
 from atoll.optim.streaming import merge_
 
 Named = Sequence[tuple[str, nn.Parameter]]
@@ -45,7 +45,8 @@ class SyncedFragment:
     """
 
     def __init__(self, named: Named, method: Method, optimizers: Sequence[Optimizer]) -> None:
-        self._named, self._method, self._optimizers = tuple(named), method, tuple(optimizers)
+        self._named, self._method = tuple(named), method
+        self._averaging = [each for each in optimizers if averages(each)]
         self.layout = Layout.of((name, parameter.shape) for name, parameter in named)
         self.anchor = self.layout.gather(named)
         self.state = method.rule.state(self.layout.numel)
@@ -128,11 +129,12 @@ class SyncedFragment:
 
     def _write(self, wanted: Tensor) -> None:
         """Put `wanted` into the model, and keep what its parameters' dtype cannot hold of it."""
-        for (_, parameter), value in zip(self._named, self.layout.views(wanted).values(), strict=True):
-            before = parameter.detach().clone()
-            with torch.no_grad():
+        with torch.no_grad():
+            for (_, parameter), value in zip(self._named, self.layout.views(wanted).values(), strict=True):
+                before = parameter.clone() if self._averaging else None
                 parameter.copy_(value)
-                move_z(self._optimizers, parameter, parameter.detach() - before)
+                if before is not None:
+                    move_z(self._averaging, parameter, parameter - before)
         if self._lost is not None:
             torch.sub(wanted, self.layout.gather(self._named), out=self._lost)
 

@@ -10,6 +10,8 @@ from optim_vectors import integers_to_floats
 from torch import Tensor, nn
 
 from atoll.optim import DiLoCo, LocalGroup
+from atoll.optim.codecs import codec
+from atoll.optim.codecs.base import Buffer, Payload
 from atoll.optim.exchanges import Exchange
 from atoll.optim.layout import Layout
 
@@ -55,6 +57,28 @@ def sgd(model: nn.Module) -> Optimizer:
 
 def adamw(model: nn.Module) -> Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=0.01)
+
+
+class LargestEighth:
+    """A codec that leaves most out, and so needs error feedback: the largest eighth in fp32, zeros else."""
+
+    name, block, feedback = "largest eighth", 1, True
+    _fp32 = codec("fp32")
+
+    def payload_bytes(self, numel: int) -> int:
+        return self._fp32.payload_bytes(numel)
+
+    def encode(self, x: Tensor) -> bytes:
+        kept = torch.zeros_like(x)
+        places = x.abs().topk(-(-x.numel() // 8)).indices
+        kept[places] = x[places]
+        return self._fp32.encode(kept)
+
+    def encode_into(self, x: Tensor, out: Buffer) -> None:
+        memoryview(out)[:] = self.encode(x)
+
+    def decode(self, payload: Payload, numel: int, out: Tensor | None = None) -> Tensor:
+        return self._fp32.decode(payload, numel, out)
 
 
 class Replica:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 import subprocess
 import sys
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from library_replicas import Replica, adamw, batch, batches, flat, inner_step, network, sgd, trained
+from library_replicas import (
+    LargestEighth,
+    Replica,
+    adamw,
+    batch,
+    batches,
+    flat,
+    inner_step,
+    network,
+    sgd,
+    trained,
+)
 from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
@@ -365,37 +378,91 @@ def test_a_payload_that_is_none_is_refused_and_changes_nothing() -> None:
     assert diloco.digest() == before
 
 
-def test_an_exchange_that_fails_loses_nothing() -> None:
-    """The model keeps what it trained, and the next round carries it; the residual as well."""
-    failing = [False, True, False, False]
+@pytest.mark.parametrize("fails", ["start", "finish"])
+def test_an_exchange_that_fails_loses_nothing(fails: str) -> None:
+    """The model keeps what it trained and the next round carries it; the residual is what it was."""
+    broken = False
+    weights: list[int] = []
 
     def exchange(payload: bytes, weight: int) -> Finish:
+        weights.append(weight)
+
         def finish() -> Contributions:
-            if failing.pop(0):
+            if broken and fails == "finish":
                 raise ConnectionError("cable cut")
             return [(weight, payload)]
 
+        if broken and fails == "start":
+            raise ConnectionError("cable cut")
         return finish
 
-    def same(payload: bytes, weight: int) -> Finish:
-        return alone(payload, weight)
-
-    anchors = []
-    for chosen, every in ((exchange, 1), (same, 2)):
+    def anchor_after(lengths: list[tuple[int, bool]]) -> Tensor:
+        nonlocal broken
         model = network()
         optimizer = sgd(model)
-        diloco = DiLoCo(model, optimizer, chosen, every=every, outer=PLAIN, codec="int8")
-        first = True
-        for one in batches(0, 2):
-            if chosen is exchange and first:
-                with pytest.raises(ConnectionError):
-                    inner_step(model, optimizer, one)
-            else:
-                inner_step(model, optimizer, one)
-            first = False
-        anchors.append(diloco.anchor())
-    for name, vector in anchors[0].items():
-        assert torch.equal(vector, anchors[1][name])
+        data = iter(batches(0, 6))
+        diloco = DiLoCo(model, optimizer, exchange, every=10**6, outer=PLAIN, codec=LargestEighth())
+        for steps, cut in lengths:
+            for _ in range(steps):
+                diloco.count(5)
+                inner_step(model, optimizer, next(data))
+            broken = cut
+            with pytest.raises(ConnectionError) if cut else nullcontext():
+                diloco.sync()
+            broken = False
+        return torch.cat([vector.flatten() for vector in diloco.anchor().values()])
+
+    wanted = anchor_after([(2, False), (4, False)])
+    weights.clear()
+    assert torch.equal(anchor_after([(2, False), (2, True), (2, False)]), wanted)
+    assert weights == [1, 10, 10, 20]
+    assert not torch.equal(anchor_after([(2, False), (2, False), (2, False)]), wanted)
+
+
+def test_error_feedback_comes_with_the_codec_that_needs_it() -> None:
+    """What one round leaves out the next ones send: in the end everything that was trained arrives."""
+    (replica,) = trained(1, 1, every=1, outer=PLAIN, codec=LargestEighth())
+    start, one_round = flat(network()), flat(replica.model)
+    assert ((one_round - start) != 0).sum() == -(-start.numel() // 8)
+    trained_alone = network()
+    inner_step(trained_alone, sgd(trained_alone), batch(0))
+    for group in replica.optimizer.param_groups:
+        group["lr"] = 0.0
+    replica.train(range(1, 9))
+    torch.testing.assert_close(flat(replica.model), flat(trained_alone), rtol=0, atol=1e-6)
+
+
+def test_replicas_that_load_different_states_are_told() -> None:
+    def train(place: int, exchange: Exchange) -> None:
+        replica = Replica(exchange, place, every=2)
+        replica.train(range(1))
+        early = copy.deepcopy(replica.outer.state_dict())
+        replica.train(range(1, 4))
+        replica.outer.load_state_dict(early if place else replica.outer.state_dict())
+        with pytest.raises(ConfigError, match="of 2 replicas"):
+            replica.train(range(4, 5))
+
+    LocalGroup(2, timeout_s=20).run(train)
+
+
+def test_a_sync_moves_z_as_far_as_x() -> None:
+    def nothing(payload: bytes, weight: int) -> Finish:
+        return lambda: [(weight, payload if payload.startswith(b"atoll") else zeros)]
+
+    zeros = codec("fp32").encode(torch.zeros(flat(network()).numel()))
+    offsets = []
+    for synced in (False, True):
+        model = network()
+        optimizer = schedule_free(model)
+        if synced:
+            DiLoCo(model, optimizer, nothing, every=6, outer=PLAIN, codec="fp32")
+        for one in batches(0, 6):
+            inner_step(model, optimizer, one)
+        optimizer.eval()
+        offsets.append(torch.cat([(optimizer.state[p]["z"] - p).flatten() for p in model.parameters()]))
+        assert torch.allclose(flat(model), flat(network()), atol=1e-6) is synced
+    assert offsets[0].abs().max() > 1e-3
+    torch.testing.assert_close(offsets[1], offsets[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -430,8 +497,17 @@ def test_the_names_are_there_without_torch() -> None:
         optim.Diloco  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["int8", *(name for name, each in CODECS.items() if each.feedback)])
-def test_a_saved_state_resumes_to_the_bit(name: str) -> None:
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    """As users save it, and read without unpickling code."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
+@pytest.mark.parametrize("name", ["int8", LargestEighth()], ids=["int8", "feedback"])
+def test_a_saved_state_resumes_to_the_bit(name: str | LargestEighth) -> None:
     Saved = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
     def saving(place: int, exchange: Exchange) -> tuple[Saved, Tensor]:
@@ -451,7 +527,7 @@ def test_a_saved_state_resumes_to_the_bit(name: str) -> None:
         for part, state in zip(
             (replica.model, replica.optimizer, replica.outer), first[place][0], strict=True
         ):
-            part.load_state_dict(copy.deepcopy(state))
+            part.load_state_dict(through_a_file(state))
         replica.outer.count(5)
         replica.train(range(7, 12))
         return flat(replica.model)
