@@ -1,24 +1,27 @@
 """The tensors of a node: its state, its residual, and the arithmetic of a round. No I/O, no asyncio.
 
+The vectors list the model's parameters fragment by fragment (arrangement.py), so a fragment is one piece of them.
 Everything here runs in one worker thread, in the order in which it was asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 
-from atoll.node.exchange_rules import check_exchange
 from atoll.optim.codecs import codec
-from atoll.optim.digest import state_digest, tensor_digest
+from atoll.optim.digest import tensor_digest
 from atoll.optim.feedback import Residual
 from atoll.optim.mean import weighted_mean
 from atoll.optim.nesterov import NesterovRule, step_
 from atoll.optim.parts import part_bounds
+from atoll.protocol.commits import Body
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.events import StateLoaded
+from atoll.protocol.fragments import anchor_digest, fragment_of
 from atoll.protocol.ids import BlobRef, Digest
 from atoll.protocol.manifest import Manifest
 
@@ -26,108 +29,171 @@ Bytes = bytes | memoryview
 
 
 class Numbers:
-    """Anchor, momentum and residual, fp32 [numel], and what a round does with them."""
+    """Anchor, momentum and residual, fp32 [numel], and what a round does with its fragment of them."""
 
     def __init__(self, manifest: Manifest) -> None:
-        check_exchange(manifest.rounds, "manifest: rounds")
         self.numel = manifest.numel
+        self.fragments = manifest.rounds.fragments
+        self.pieces = pieces_of(manifest)
+        self.sparse = manifest.rounds.exchange == "sparse"
+        self.mixing = manifest.outer.mixing if self.fragments > 1 else 0.0
         self.codec = codec(manifest.outer.codec)
         self.rule = NesterovRule(manifest.outer.learning_rate, manifest.outer.momentum)
         self.anchor = torch.zeros(self.numel)
         self.momentum = torch.zeros(self.numel)
-        self.residual = Residual(self.numel)
-        self._scratch = torch.zeros(self.numel)
-        self._numel_of: dict[int, int] = {}
+        self.residuals = tuple(Residual(piece.stop - piece.start) for piece in self.pieces)
+        self._scratch = torch.zeros(max(piece.stop - piece.start for piece in self.pieces))
+        self._numels: dict[int, set[int]] = {}
+        self._refs: list[tuple[BlobRef, BlobRef]] = []
 
     # ---- sizes ----------------------------------------------------------------------------------
 
-    def bounds(self, parts: int) -> tuple[tuple[int, int], ...]:
-        return part_bounds(self.numel, parts, max(1, self.codec.block))
+    def bounds(self, fragment: int, parts: int) -> tuple[tuple[int, int], ...]:
+        """Where each part of a fragment begins and ends within it."""
+        piece = self.pieces[fragment]
+        return part_bounds(piece.stop - piece.start, parts, max(1, self.codec.block))
 
-    def part_bytes(self, parts: int) -> tuple[int, ...]:
-        """The encoded size of each part, as every peer derives it."""
-        sizes = [(self.codec.payload_bytes(stop - start), stop - start) for start, stop in self.bounds(parts)]
-        self._numel_of.update(sizes)
-        return tuple(size for size, _ in sizes)
-
-    def fragment_bytes(self, fragment: int, parts: int) -> tuple[int, ...]:
-        """As the protocol asks for it: the one fragment is the whole vector."""
-        assert fragment == 0
-        return self.part_bytes(parts)
+    def part_bytes(self, fragment: int, parts: int) -> tuple[int, ...]:
+        """The encoded size of each part of a fragment, as every peer derives it."""
+        numels = [stop - start for start, stop in self.bounds(fragment, parts)]
+        sizes = tuple(self.codec.payload_bytes(numel) for numel in numels)
+        for size, numel in zip(sizes, numels, strict=True):
+            self._numels.setdefault(size, set()).add(numel)
+        return sizes
 
     @property
     def encoded_bytes(self) -> int:
-        return self.codec.payload_bytes(self.numel)
+        """Of a fragment, on average."""
+        return sum(self.part_bytes(fragment, 1)[0] for fragment in range(self.fragments)) // self.fragments
 
     def check(self, payload: Bytes) -> None:
         """RemoteProtocolError unless these bytes decode to a part of their size."""
-        numel = self._numel_of.get(len(payload))
-        if numel is None:
+        numels = self._numels.get(len(payload))
+        if not numels:
             raise RemoteProtocolError(f"no part has {len(payload)} bytes")
-        self.codec.decode(payload, numel)
+        *others, last = sorted(numels)
+        for numel in others:
+            try:
+                self.codec.decode(payload, numel)
+                return
+            except RemoteProtocolError:
+                continue
+        self.codec.decode(payload, last)
 
     # ---- a contribution -------------------------------------------------------------------------
 
-    def encode(self, delta: torch.Tensor, parts: int) -> list[bytes]:
-        """Offer residual + delta, encoded part by part; ValueError (and nothing offered) if not finite."""
-        offered = self.residual.offer(delta)
+    def encode(self, round_: int, delta: torch.Tensor, parts: int) -> list[bytes]:
+        """Offer residual + delta, encoded part by part; ValueError (and nothing offered) if not finite.
+
+        `delta` is the pseudo-gradient of the round's fragment.
+        """
+        fragment = self._fragment(round_)
+        residual = self.residuals[fragment]
+        offered = residual.offer(delta)
         try:
-            return [self.codec.encode(offered[start:stop]) for start, stop in self.bounds(parts)]
+            return [self.codec.encode(offered[start:stop]) for start, stop in self.bounds(fragment, parts)]
         except ValueError:
-            self.residual.dropped()
+            residual.dropped()
             raise
 
-    def accepted(self, payloads: Sequence[Bytes]) -> None:
+    def accepted(self, round_: int, payloads: Sequence[Bytes]) -> None:
         """The round took the contribution: the residual is what encoding left out."""
-        self._decode_all(payloads)
-        self.residual.accepted(self._scratch)
+        fragment = self._fragment(round_)
+        self.residuals[fragment].accepted(self._decoded(fragment, payloads))
 
-    def missed(self, late: str) -> None:
+    def missed(self, round_: int, late: str) -> None:
         """The round went on without the contribution."""
+        residual = self.residuals[self._fragment(round_)]
         if late == "carry":
-            self.residual.carried()
+            residual.carried()
         else:
-            self.residual.dropped()
+            residual.dropped()
 
-    def carry(self, delta: torch.Tensor, late: str) -> None:
+    def carry(self, round_: int, delta: torch.Tensor, late: str) -> None:
         """Training that no round waited for any more."""
         if late == "carry" and bool(torch.isfinite(delta).all()):
-            self.residual.offer(delta)
-            self.residual.carried()
+            residual = self.residuals[self._fragment(round_)]
+            residual.offer(delta)
+            residual.carried()
 
     # ---- an update ------------------------------------------------------------------------------
 
-    def aggregate(self, part: int, parts: int, inputs: Sequence[tuple[int, Bytes]]) -> bytes:
+    def aggregate(self, round_: int, part: int, parts: int, inputs: Sequence[tuple[int, Bytes]]) -> bytes:
         """The encoded weighted mean of one part, in the order given."""
-        start, stop = self.bounds(parts)[part]
+        start, stop = self.bounds(self._fragment(round_), parts)[part]
         mean = weighted_mean(inputs, self.codec, stop - start)
         assert mean is not None, "the protocol cuts no contributor of weight 0"
         return self.codec.encode(mean)
 
-    def apply(self, round_: int, payloads: Sequence[Bytes]) -> StateLoaded:
-        """Take the outer step of a committed update."""
-        self._decode_all(payloads)
-        step_(self.anchor, self.momentum, self._scratch, self.rule)
-        return self.state(round_)
+    def apply(self, body: Body, payloads: Sequence[Bytes]) -> StateLoaded:
+        """Take the outer step of a committed update: of the mean in parts, or of the contributions."""
+        fragment = self._fragment(body.round)
+        piece = self.pieces[fragment]
+        if self.sparse:
+            weights = [contributor.weight for contributor in body.contributors]
+            inputs = zip(weights, payloads, strict=True)
+            update = weighted_mean(inputs, self.codec, piece.stop - piece.start)
+            assert update is not None, "the protocol cuts no contributor of weight 0"
+        else:
+            update = self._decoded(fragment, payloads)
+        step_(self.anchor[piece], self.momentum[piece], update, self.rule)
+        self._refs[fragment] = self._refs_of(piece)
+        return self._state(body.round)
 
-    def _decode_all(self, payloads: Sequence[Bytes]) -> None:
-        for payload, (start, stop) in zip(payloads, self.bounds(len(payloads)), strict=True):
-            self.codec.decode(payload, stop - start, self._scratch[start:stop])
+    def _decoded(self, fragment: int, payloads: Sequence[Bytes]) -> torch.Tensor:
+        piece = self.pieces[fragment]
+        scratch = self._scratch[: piece.stop - piece.start]
+        for payload, (start, stop) in zip(payloads, self.bounds(fragment, len(payloads)), strict=True):
+            self.codec.decode(payload, stop - start, scratch[start:stop])
+        return scratch
+
+    def _fragment(self, round_: int) -> int:
+        return fragment_of(round_, self.fragments)
 
     # ---- the state ------------------------------------------------------------------------------
 
     def state(self, round_: int) -> StateLoaded:
         """The digests of the state as it is now."""
-        blobs = tuple(
-            BlobRef(Digest(tensor_digest(tensor)), 4 * self.numel) for tensor in (self.anchor, self.momentum)
+        self._refs = [self._refs_of(piece) for piece in self.pieces]
+        return self._state(round_)
+
+    def _state(self, round_: int) -> StateLoaded:
+        blobs = tuple(ref for refs in self._refs for ref in refs)
+        return StateLoaded(round_, anchor_digest(blobs), blobs)
+
+    def _refs_of(self, piece: slice) -> tuple[BlobRef, BlobRef]:
+        anchor, momentum = (
+            BlobRef(Digest(tensor_digest(vector[piece])), 4 * (piece.stop - piece.start))
+            for vector in (self.anchor, self.momentum)
         )
-        return StateLoaded(round_, Digest(state_digest([ref.digest for ref in blobs])), blobs)
+        return anchor, momentum
 
     def load(self, anchor: torch.Tensor, momentum: torch.Tensor) -> None:
         self.anchor.copy_(anchor)
         self.momentum.copy_(momentum)
 
-    def load_bytes(self, anchor: Bytes, momentum: Bytes) -> None:
-        """The state from its two blobs: little-endian fp32."""
-        for tensor, raw in ((self.anchor, anchor), (self.momentum, momentum)):
-            tensor.copy_(torch.from_numpy(np.frombuffer(raw, dtype="<f4").astype(np.float32)))
+    def load_bytes(self, blobs: Sequence[Bytes]) -> None:
+        """The state from its blobs, anchor and momentum of each fragment: little-endian fp32."""
+        for (piece, vector), raw in zip(self._vectors(), blobs, strict=True):
+            vector[piece].copy_(torch.from_numpy(np.frombuffer(raw, dtype="<f4").astype(np.float32)))
+
+    def _vectors(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        for piece in self.pieces:
+            yield piece, self.anchor
+            yield piece, self.momentum
+
+    def copies(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Anchor, momentum and residual as they are now, to be saved while rounds go on."""
+        residual = torch.cat([one.buffer for one in self.residuals])
+        return self.anchor.clone(), self.momentum.clone(), residual
+
+    def load_residual(self, saved: torch.Tensor) -> None:
+        """Take over a residual of an earlier life; ValueError if it is another run's."""
+        for residual, piece in zip(self.residuals, self.pieces, strict=True):
+            residual.load(saved[piece].contiguous())
+
+
+def pieces_of(manifest: Manifest) -> tuple[slice, ...]:
+    """Where each fragment lies in the vectors, as the sizes of the first anchor's blobs say."""
+    numels = [ref.size // 4 for ref in manifest.anchor_blobs[::2]]
+    return tuple(slice(start, stop) for start, stop in pairwise([0, *accumulate(numels)]))
