@@ -35,8 +35,7 @@ def weighted_mean(
     total = 0
     with torch.no_grad():
         for weight, payload in contributions:
-            if not 0 <= weight <= TOTAL_WEIGHT_MAX - total:
-                raise ValueError(f"weight {weight} is negative, or the total is beyond 2^53")
+            check_weight(weight, total)
             if weight == 0:
                 continue
             if total == 0:
@@ -45,7 +44,35 @@ def weighted_mean(
                 scratch = codec.decode(payload, numel, scratch)
                 mean.add_(scratch.mul_(float(weight)))
             total += weight
-        if total == 0:
-            return None
-        # Rounding may carry a mean of extreme values an ulp past what a codec accepts.
-        return mean.div_(float(total)).clamp_(-VALUE_MAX, VALUE_MAX)
+        return _divided(mean, total)
+
+
+def mean_of(
+    contributions: Iterable[tuple[int, Tensor]], numel: int, out: Tensor | None = None
+) -> Tensor | None:
+    """`weighted_mean` of vectors that are decoded already, fp32 [numel] each: same bits, same errors."""
+    mean = torch.empty(numel, dtype=torch.float32) if out is None else out
+    floats("out", mean, numel)
+    scratch = torch.empty(numel, dtype=torch.float32)
+    total = 0
+    with torch.no_grad():
+        for weight, vector in contributions:
+            floats("contribution", vector, numel)
+            check_weight(weight, total)
+            if weight and total == 0:
+                torch.mul(vector, float(weight), out=mean)
+            elif weight:
+                mean.add_(torch.mul(vector, float(weight), out=scratch))
+            total += weight
+        return _divided(mean, total)
+
+
+def check_weight(weight: int, total: int) -> None:
+    """Raise ValueError unless `weight` may be added to the `total` of the weights before it."""
+    if not 0 <= weight <= TOTAL_WEIGHT_MAX - total:
+        raise ValueError(f"weight {weight} is negative, or the total is beyond 2^53")
+
+
+def _divided(summed: Tensor, total: int) -> Tensor | None:
+    """Rounding may carry a mean of extreme values an ulp past what a codec accepts; hence the clamp."""
+    return summed.div_(float(total)).clamp_(-VALUE_MAX, VALUE_MAX) if total else None

@@ -9,7 +9,8 @@ from optim_vectors import USUAL, integers_to_floats, tensor
 from torch import Tensor
 
 from atoll.optim import reference
-from atoll.optim.nesterov import _PIECE, NesterovRule, step_
+from atoll.optim.rules.base import PIECE
+from atoll.optim.rules.nesterov import NesterovRule, step_
 
 RULES = st.builds(NesterovRule, st.floats(1e-3, 2.0), st.floats(0.0, 0.99))
 TRIPLES = st.lists(st.tuples(USUAL, USUAL, USUAL), min_size=1, max_size=8)
@@ -78,7 +79,7 @@ def test_the_first_step_is_lr_times_one_plus_mu() -> None:
 
 
 def test_a_long_vector_is_stepped_like_its_pieces() -> None:
-    numel = 2 * _PIECE + 7
+    numel = 2 * PIECE + 7
     anchor, momentum, update = (integers_to_floats(numel, seed) for seed in range(3))
     parts = [
         (anchor[p].clone(), momentum[p].clone(), update[p].clone()) for p in (slice(0, 9), slice(-9, None))
