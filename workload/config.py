@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from atoll.protocol.errors import ConfigError
-from atoll.workload.fields import custom, is_number, parse, real, text, whole
+from atoll.workload.fields import choice, custom, is_number, parse, real, text, whole
 
 BYTES = "bytes"
 STDLIB = "stdlib"
 TEXT_PREFIX = "text:"
+
+SCHEDULE_FREE = "schedule-free"
+SCHEDULE_FREE_DEFAULTS = {"schedule": "constant", "betas": (0.9, 0.999)}
+"""What this optimizer takes where a researcher says nothing."""
 
 
 def _mapping(value: Any, key: str, where: str) -> dict[str, Any]:
@@ -92,28 +96,61 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True)
 class InnerConfig:
-    """The inner optimiser: AdamW with warm-up and cosine. (DiLoCo, Douillard et al. 2023)
+    """The inner optimiser and its schedule. (DiLoCo, Douillard et al. 2023)
 
-    `steps` is H, the inner steps of one round. The cosine runs over `total_steps` of the whole run and is
-    looked up by the run's global step, never restarted, so that a joiner trains at everybody's learning
-    rate. The defaults are DiLoCo's, with learning rate and warm-up scaled for models of a few million
-    parameters.
+    `steps` is H, the inner steps of one round. The learning rate is looked up by the run's global step, never
+    restarted, so that a joiner trains at everybody's: it warms up, then follows a cosine over `total_steps`
+    of the whole run, or stays ("constant"), or stays and falls in a straight line over the last `decay_steps`
+    ("wsd"). The defaults are DiLoCo's, with learning rate and warm-up scaled for models of a few million
+    parameters. `optimizer` "muon" trains hidden matrices by Muon at an AdamW-like rate and the rest by AdamW;
+    "schedule-free" decays nothing, needs no total, and takes `betas` (0.9, 0.999) unless given.
+
+    A step's `batch_sequences` pass through the model in `accumulate` equal pieces: the same step in less
+    memory. `precision` "auto" is bf16 autocast on a GPU that has it and fp32 elsewhere; parameters, moments
+    and pseudo-gradients are fp32 always.
     """
 
     steps: int = whole(50, 1, 1_000_000)
     batch_sequences: int = whole(8, 1, 65_536)
+    accumulate: int = whole(1, 1, 65_536)
+    precision: str = choice("auto", "fp32", "bf16")
+    optimizer: str = choice("adamw", "muon", SCHEDULE_FREE)
     learning_rate: float = real(1e-3, 1e-12, 10.0)
     betas: tuple[float, float] = custom(_betas, default=(0.9, 0.95))
     weight_decay: float = real(0.1, 0.0, 10.0)
     clip_norm: float = real(1.0, 1e-6, 1e6)
+    schedule: str = choice("cosine", "wsd", "constant")
     warmup_steps: int = whole(100, 0, 1_000_000_000)
+    decay_steps: int = whole(0, 0, 1_000_000_000)
     total_steps: int = whole(10_000, 1, 1_000_000_000)
     min_learning_rate_ratio: float = real(0.1, 0.0, 1.0)
 
     @classmethod
     def from_mapping(cls, section: Mapping[str, Any], where: str) -> InnerConfig:
         inner = parse(cls, section, where)
-        if inner.warmup_steps >= inner.total_steps:
-            right = f"fewer than total_steps = {inner.total_steps}"
-            raise ConfigError(f"`warmup_steps` is {inner.warmup_steps}", where, right)
+        if inner.optimizer == SCHEDULE_FREE:
+            inner = parse(cls, {**SCHEDULE_FREE_DEFAULTS, **section}, where)
+        check_inner(inner, where)
         return inner
+
+
+def check_inner(inner: InnerConfig, where: str) -> None:
+    """Refuse values that are right one by one and wrong together. Raises ConfigError."""
+    if inner.warmup_steps >= inner.total_steps:
+        right = f"fewer than total_steps = {inner.total_steps}"
+        raise ConfigError(f"`warmup_steps` is {inner.warmup_steps}", where, right)
+    if inner.batch_sequences % inner.accumulate:
+        right = f"a number that divides batch_sequences = {inner.batch_sequences}"
+        raise ConfigError(f"`accumulate` is {inner.accumulate}", where, right)
+    if inner.schedule == "wsd" and not 1 <= inner.decay_steps <= inner.total_steps - inner.warmup_steps:
+        right = f'with schedule = "wsd" from 1 to {inner.total_steps - inner.warmup_steps}'
+        raise ConfigError(f"`decay_steps` is {inner.decay_steps}", where, right)
+    if inner.schedule != "wsd" and inner.decay_steps:
+        raise ConfigError(f"`decay_steps` is {inner.decay_steps}", where, 'schedule = "wsd", or leave it out')
+    if inner.optimizer == SCHEDULE_FREE and inner.schedule != "constant":
+        right = f'schedule = "constant", or leave it out: {SCHEDULE_FREE} averages instead of decaying'
+        raise ConfigError(f'`schedule` is "{inner.schedule}"', where, right)
+    if inner.optimizer == SCHEDULE_FREE and not inner.betas[0]:
+        raise ConfigError(
+            "`betas` begins with 0", where, f"above 0 with {SCHEDULE_FREE}, such as [0.9, 0.999]"
+        )

@@ -57,6 +57,18 @@ def text(default: str, example: str) -> Any:
     return field(default=default, metadata={"read": read})
 
 
+def choice(default: str, *others: str) -> Any:
+    """One of a few names, the default first."""
+    names = (default, *others)
+
+    def read(value: Any, key: str, where: str) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ConfigError(f"`{key}` is {value!r}", where, "one of " + ", ".join(f'"{n}"' for n in names))
+        return value
+
+    return field(default=default, metadata={"read": read})
+
+
 def custom(read: Read, default: Any = MISSING, default_factory: Any = MISSING) -> Any:
     """A value that needs its own reader."""
     return field(default=default, default_factory=default_factory, metadata={"read": read})

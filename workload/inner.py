@@ -1,4 +1,4 @@
-"""A peer's own part of a round: H steps of AdamW on its shard. (DiLoCo, Douillard et al. 2023)"""
+"""A peer's own part of a round: H inner steps on its shard. (DiLoCo, Douillard et al. 2023)"""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel
 
-from atoll.workload import inner_state, shards
+from atoll.protocol.errors import ConfigError
+from atoll.workload import inner_state, optimizers, shards
 from atoll.workload.config import InnerConfig
 from atoll.workload.data import Corpus
 from atoll.workload.loss import next_token_loss
+from atoll.workload.schedule import learning_rate
 from atoll.workload.tokens import Ids
 
 
@@ -33,24 +36,17 @@ class InnerResult:
     finite: bool
 
 
-def learning_rate(inner: InnerConfig, step: int) -> float:
-    """Warm up linearly, then follow a cosine down to the minimum ratio, by the run's global step."""
-    if step < inner.warmup_steps:
-        return inner.learning_rate * (step + 1) / inner.warmup_steps
-    span = inner.total_steps - inner.warmup_steps
-    done = min(1.0, (step - inner.warmup_steps) / span)
-    low = inner.min_learning_rate_ratio
-    return inner.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
-
-
 class InnerLoop:
-    """Train one model, round after round. AdamW's moments stay here: they outlive a round, never travel."""
+    """Train one model, round after round. The moments stay here: they outlive a round, never travel.
+
+    Several loops may share one model, each with its own moments: a replica is then a flat vector and a loop,
+    and whoever holds them loads the vector before `train` and writes it after.
+    """
 
     def __init__(self, model: PreTrainedModel, corpus: Corpus, inner: InnerConfig, run_seed: bytes) -> None:
         self._model, self._corpus, self._inner, self._run_seed = model, corpus, inner, run_seed
-        self._optimizer = torch.optim.AdamW(
-            _groups(model, inner.weight_decay), lr=inner.learning_rate, betas=inner.betas
-        )
+        self._optimizer = optimizers.build(inner, model)
+        self._bf16 = uses_bf16(inner.precision, model.device)
 
     def train(
         self,
@@ -61,24 +57,32 @@ class InnerLoop:
         first_step: int,
         should_stop: Callable[[], bool],
         progress: Callable[[int, float], None],
+        taken: int = 0,
     ) -> InnerResult:
         """Take at most `steps` steps from the model's present parameters, the anchor.
 
         `first_step` is the run's global step at which the round starts. `progress` gets each step's number
-        in the round, from 1, and its loss. `should_stop` is asked before each step.
+        in the round, from 1, and its loss. `should_stop` is asked before each step. An earlier call took
+        `taken` steps of this round already: data and schedule go on after them.
         """
-        torch.manual_seed(_dropout_seed(self._run_seed, round, member))
-        self._model.train()
+        torch.manual_seed(_dropout_seed(self._run_seed, round, member, taken))
         losses: list[float] = []
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._model.parameters()):
+            return self._result(losses, finite=False)
+        self._model.train()
+        self._optimizer.begin()
         finite = True
         while len(losses) < steps and not should_stop():
-            windows = self._windows(round, member, members, len(losses))
-            loss = self._step(windows, learning_rate(self._inner, first_step + len(losses)))
+            step = taken + len(losses)
+            loss = self._step(
+                self._windows(round, member, members, step), learning_rate(self._inner, first_step + step)
+            )
             finite = loss is not None
             if loss is None:
                 break
             losses.append(loss)
-            progress(len(losses), loss)
+            progress(step + 1, loss)
+        self._optimizer.end()
         return self._result(losses, finite)
 
     def _windows(self, round: int, member: int, members: int, step: int) -> Ids:
@@ -101,17 +105,23 @@ class InnerLoop:
 
         One such step inside AdamW would leave NaN in the moments of every later round.
         """
-        self._optimizer.zero_grad(set_to_none=True)
-        loss = next_token_loss(self._model, windows, "mean")
-        loss.backward()
+        self._optimizer.zero_grad()
+        value = self._gradient(windows)
         norm = clip_grad_norm_(self._model.parameters(), self._inner.clip_norm)
-        value = loss.item()
         if not (math.isfinite(value) and math.isfinite(norm.item())):
             return None
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
+        self._optimizer.step(rate)
         return value
+
+    def _gradient(self, windows: Ids) -> float:
+        """Add up the gradient of the mean loss piece by piece, and give that loss."""
+        total = 0.0
+        for piece in np.split(windows, self._inner.accumulate):
+            with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._bf16):
+                loss = next_token_loss(self._model, piece, "mean") / self._inner.accumulate
+            loss.backward()
+            total += loss.item()
+        return total
 
     def _result(self, losses: list[float], finite: bool) -> InnerResult:
         tokens = len(losses) * self._inner.batch_sequences * self._corpus.sequence_tokens
@@ -127,16 +137,15 @@ class InnerLoop:
         inner_state.load(self._optimizer, self._model, path)
 
 
-def _groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, object]]:
-    """Decay matrices only; norms and biases have no direction to forget."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-    ]
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether the forward pass runs in bf16. Raises ConfigError if that is demanded of a GPU without it."""
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and device.type == "cuda" and not able:
+        raise ConfigError("this GPU has no bf16", "[inner] precision", '"auto" or "fp32"')
+    return precision == "bf16" or (precision == "auto" and able)
 
 
-def _dropout_seed(run_seed: bytes, round: int, member: int) -> int:
+def _dropout_seed(run_seed: bytes, round: int, member: int, taken: int) -> int:
     """Dropout differs between members and repeats when a round is trained again."""
-    digest = hashlib.blake2b(run_seed + f" dropout {round} {member}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+    text = f" dropout {round} {member} {taken}".encode()
+    return int.from_bytes(hashlib.blake2b(run_seed + text, digest_size=8).digest(), "big") >> 1
