@@ -1,7 +1,7 @@
-"""In which order a run's vectors list the parameters: fragment by fragment, so that each is one piece of them.
+"""The order of the parameters in a run's vectors: fragment by fragment, so that each is one piece of them.
 
-Every peer derives the same order from the names and shapes of the model and two rules of the manifest. With one
-fragment it is the model's own order.
+Every peer derives the same order from the names and shapes of the model and two rules of the manifest. With
+one fragment it is the model's own order.
 """
 
 from __future__ import annotations

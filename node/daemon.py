@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ from atoll.node.numbers import Numbers
 from atoll.node.training import Training
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
-from atoll.protocol.commits import Body
+from atoll.protocol.commits import Body, Kind
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, PeerId, short
 from atoll.protocol.keys import Signer
@@ -270,11 +270,11 @@ class Daemon:
             case a.Fetch():
                 self._spawn(self._fetch(action))
             case a.Train() if self.training is not None:
-                self.training.train(action, self.peer.terms.updates * self.peer.terms.assignment.steps)
+                self.training.train(action, self._first_step(action))
             case a.Encode() if self.training is not None:
                 self._spawn(self.training.encode(action))
             case a.Settle() if self.training is not None:
-                self.training.settle(action)
+                self.training.settle(action, self._was_update(action.round))
             case a.Aggregate():
                 self._spawn(self._aggregate(action))
             case a.Apply():
@@ -290,11 +290,21 @@ class Daemon:
             case a.Train() | a.Encode() | a.Settle():
                 pass  # a witness does not train
 
+    def _first_step(self, train: a.Train) -> int:
+        """The run's global step at which a round begins that the ledger may not have reached yet."""
+        terms = self.peer.terms
+        return (terms.updates + train.round - self.peer.round) * terms.assignment.steps
+
     def _on_commit(self, record: a.Committed) -> None:
         body = record.commit.body
         self.history.committed(record.commit, time.monotonic())
         contributors = [short(c.peer) for c in body.contributors]
         log.info("commit", round=body.round, kind=body.kind.name.lower(), contributors=contributors)
+
+    def _was_update(self, round_: int) -> bool:
+        """Of a round that a snapshot hides nothing is known but that others may have moved its fragment."""
+        ledger = self.peer.ledger
+        return round_ <= ledger.begin or ledger.commit(round_).body.kind is Kind.UPDATE
 
     def _forget(self, before_round: int) -> None:
         if before_round > self._dropped_before:
@@ -339,6 +349,8 @@ class Daemon:
         assert all(payload is not None for payload in payloads)
         rewound = self._rewound
         state = await self._compute(self.numbers.apply, body, payloads)
+        if self.training is not None:
+            self.training.moved(body.round)
         await self._keep(state, rewound)
 
     async def _keep(self, state: e.StateLoaded, rewound: int) -> None:
@@ -372,6 +384,8 @@ class Daemon:
             views = [await self._fetch_state(ref, load, timeout_s) for ref in load.blobs]
             await self._compute(self.numbers.load_bytes, views)
             state = await self._compute(self.numbers.state, load.round)
+            if self.training is not None:
+                self.training.replaced()
         except (FetchFailed, StoreFull, RemoteProtocolError) as error:
             log.warning("no state", round=load.round, reason=str(error))
             self.feed(e.StateFailed(load.round))

@@ -36,7 +36,7 @@ class Numbers:
         self.fragments = manifest.rounds.fragments
         self.pieces = pieces_of(manifest)
         self.sparse = manifest.rounds.exchange == "sparse"
-        self.mixing = manifest.outer.mixing if self.fragments > 1 else 0.0
+        self.mixing = manifest.rounds.mixing if self.fragments > 1 else 0.0
         self.codec = codec(manifest.outer.codec)
         self.rule = NesterovRule(manifest.outer.learning_rate, manifest.outer.momentum)
         self.anchor = torch.zeros(self.numel)
@@ -101,20 +101,24 @@ class Numbers:
         fragment = self._fragment(round_)
         self.residuals[fragment].accepted(self._decoded(fragment, payloads))
 
-    def missed(self, round_: int, late: str) -> None:
-        """The round went on without the contribution."""
+    def missed(self, round_: int, late: str, moved: bool) -> None:
+        """The round went on without the contribution; `moved` if it was an update nevertheless.
+
+        Where the local model trains on it still holds the contribution: until its fragment's anchor moves, and
+        after that the share that stays in the mixture.
+        """
         residual = self.residuals[self._fragment(round_)]
-        if late == "carry":
-            residual.carried()
+        lost = 1.0 if self.fragments == 1 else (1.0 - self.mixing) * moved
+        if late == "carry" and lost:
+            residual.carried(lost)
         else:
             residual.dropped()
 
-    def carry(self, round_: int, delta: torch.Tensor, late: str) -> None:
+    def carry(self, round_: int, delta: torch.Tensor, late: str, moved: bool) -> None:
         """Training that no round waited for any more."""
         if late == "carry" and bool(torch.isfinite(delta).all()):
-            residual = self.residuals[self._fragment(round_)]
-            residual.offer(delta)
-            residual.carried()
+            self.residuals[self._fragment(round_)].offer(delta)
+            self.missed(round_, late, moved)
 
     # ---- an update ------------------------------------------------------------------------------
 

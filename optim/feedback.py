@@ -62,9 +62,12 @@ class Residual:
         with torch.no_grad():
             torch.sub(self._offered, decoded, out=self._residual)
 
-    def carried(self) -> None:
-        """The round went on without the contribution: keep all of it for the next."""
+    def carried(self, share: float = 1.0) -> None:
+        """The round went on without the contribution: keep this share of its delta for the next, in (0, 1]."""
         self._settle()
+        if share < 1:
+            with torch.no_grad():
+                self._offered.sub_(self._residual).mul_(share).add_(self._residual)
         self._residual, self._offered = self._offered, self._residual
 
     def dropped(self) -> None:
