@@ -14,7 +14,14 @@ from typing import Any
 
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import public_key_of
-from atoll.protocol.manifest import OuterRules, RoundRules, check_outer, check_rounds, section
+from atoll.protocol.manifest import (
+    OuterRules,
+    RoundRules,
+    check_outer,
+    check_rounds,
+    check_together,
+    section,
+)
 from atoll.workload.config import DataConfig, InnerConfig, ModelConfig
 from atoll.workload.fields import nearest
 
@@ -29,6 +36,11 @@ RUN_FILE_BYTES_MAX = 1 << 20
 ROUNDS_MAX = 10_000_000
 HOURS_MAX = 24 * 365
 
+_DEFAULTS = {
+    "sgd": {"learning_rate": 1.0, "momentum": 0.0},
+    "average": {"learning_rate": 1.0, "momentum": 0.0},
+}
+"""Of [outer], where a rule's own differ from Nesterov's."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -93,7 +105,7 @@ def parse(table: Mapping[str, Any], path: Path) -> RunFile:
     if "model" not in table:
         raise ConfigError("no section [model]", str(path), '[model] and architecture = "llama"')
     run = _run(table.get("run", {}), f"{path}: [run]")
-    return RunFile(
+    made = RunFile(
         path=path,
         name=run.name,
         model=ModelConfig.from_mapping(table["model"], f"{path}: [model]"),
@@ -104,6 +116,8 @@ def parse(table: Mapping[str, Any], path: Path) -> RunFile:
         membership=_membership(table.get("membership", {}), f"{path}: [membership]"),
         coordinator=_coordinator(table.get("coordinator", {}), f"{path}: [coordinator]"),
     )
+    check_together(made.outer, made.rules, str(path))
+    return made
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -133,7 +147,9 @@ def _run(raw: object, where: str) -> RunSection:
 
 
 def _outer(raw: object, where: str) -> OuterRules:
-    outer = section(OuterRules, raw, where)
+    rule = raw.get("rule") if isinstance(raw, Mapping) else None
+    defaults = _DEFAULTS.get(rule, {}) if isinstance(rule, str) else {}
+    outer = section(OuterRules, {**defaults, **raw} if isinstance(raw, Mapping) else raw, where)
     check_outer(outer, where)
     return outer
 

@@ -1,16 +1,20 @@
-"""Which rules of a manifest this version of the node can follow: whole vectors, one round at a time."""
+"""Which outer rules of a manifest this version of the node can follow: those whose state is at most a momentum."""
 
 from __future__ import annotations
 
 from atoll.protocol.errors import ConfigError
-from atoll.protocol.manifest import RoundRules
+from atoll.protocol.manifest import OuterRules
 
-_KNOWN: dict[str, object] = {}
+OUTER_KNOWN: dict[str, tuple[str | float, ...]] = {
+    "rule": ("nesterov", "average", "sgd"),
+    "aggregation": ("mean",),
+}
 
 
-def check_exchange(rules: RoundRules, where: str) -> None:
-    """ConfigError for rounds that the protocol has and this node's arithmetic has not."""
-    for key, known in _KNOWN.items():
-        value = getattr(rules, key)
-        if value != known:
-            raise ConfigError(f"{key} = {value!r}", where, f"{known!r}; nodes of this version know no other")
+def check_outer_known(outer: OuterRules, where: str) -> None:
+    """ConfigError for outer rules that only the lab can run: `atoll simulate training`."""
+    for key, known in OUTER_KNOWN.items():
+        value = getattr(outer, key)
+        if value not in known:
+            right = f"{', '.join(map(str, known))}; nodes of this version know no other"
+            raise ConfigError(f"{key} = {value!r}", where, right)

@@ -12,38 +12,44 @@ from itertools import accumulate, pairwise
 import numpy as np
 import torch
 
+from atoll.node.exchange_rules import check_outer_known
 from atoll.optim.codecs import codec
 from atoll.optim.digest import tensor_digest
 from atoll.optim.feedback import Residual
 from atoll.optim.mean import weighted_mean
-from atoll.optim.nesterov import NesterovRule, step_
 from atoll.optim.parts import part_bounds
+from atoll.optim.rules import OuterRule, outer_rule
 from atoll.protocol.commits import Body
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.fragments import anchor_digest, fragment_of
 from atoll.protocol.ids import BlobRef, Digest
-from atoll.protocol.manifest import Manifest
+from atoll.protocol.manifest import Manifest, OuterRules
 
 Bytes = bytes | memoryview
 
 
 class Numbers:
-    """Anchor, momentum and residual, fp32 [numel], and what a round does with its fragment of them."""
+    """Anchor, momentum and residual, fp32 [numel], and what a round does with its fragment of them.
+
+    A state is an anchor and a momentum whatever the outer rule, so its blobs have one form; a rule without
+    momentum leaves the zeros that it began with.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
+        check_outer_known(manifest.outer, "manifest: outer")
         self.numel = manifest.numel
         self.fragments = manifest.rounds.fragments
         self.pieces = pieces_of(manifest)
         self.sparse = manifest.rounds.exchange == "sparse"
         self.mixing = manifest.rounds.mixing if self.fragments > 1 else 0.0
         self.codec = codec(manifest.outer.codec)
-        self.rule = NesterovRule(manifest.outer.learning_rate, manifest.outer.momentum)
+        self.rule = _rule(manifest.outer)
         self.anchor = torch.zeros(self.numel)
         self.momentum = torch.zeros(self.numel)
-        self.residuals = tuple(Residual(piece.stop - piece.start) for piece in self.pieces)
+        self.residuals = tuple(Residual(piece.stop - piece.start, manifest.outer.feedback) for piece in self.pieces)
         self._scratch = torch.zeros(max(piece.stop - piece.start for piece in self.pieces))
-        self._numels: dict[int, set[int]] = {}
+        self._numels_of: dict[int, set[int]] = {}
         self._refs: list[tuple[BlobRef, BlobRef]] = []
 
     # ---- sizes ----------------------------------------------------------------------------------
@@ -58,7 +64,7 @@ class Numbers:
         numels = [stop - start for start, stop in self.bounds(fragment, parts)]
         sizes = tuple(self.codec.payload_bytes(numel) for numel in numels)
         for size, numel in zip(sizes, numels, strict=True):
-            self._numels.setdefault(size, set()).add(numel)
+            self._numels_of.setdefault(size, set()).add(numel)
         return sizes
 
     @property
@@ -67,18 +73,18 @@ class Numbers:
         return sum(self.part_bytes(fragment, 1)[0] for fragment in range(self.fragments)) // self.fragments
 
     def check(self, payload: Bytes) -> None:
-        """RemoteProtocolError unless these bytes decode to a part of their size."""
-        numels = self._numels.get(len(payload))
-        if not numels:
-            raise RemoteProtocolError(f"no part has {len(payload)} bytes")
-        *others, last = sorted(numels)
-        for numel in others:
+        """RemoteProtocolError unless these bytes decode to a part of their size.
+
+        Parts of two sizes may be as long once encoded: with 4 bits, 255 elements and 256.
+        """
+        refused = RemoteProtocolError(f"no part has {len(payload)} bytes")
+        for numel in sorted(self._numels_of.get(len(payload), ())):
             try:
                 self.codec.decode(payload, numel)
                 return
-            except RemoteProtocolError:
-                continue
-        self.codec.decode(payload, last)
+            except RemoteProtocolError as error:
+                refused = error
+        raise refused
 
     # ---- a contribution -------------------------------------------------------------------------
 
@@ -140,7 +146,8 @@ class Numbers:
             assert update is not None, "the protocol cuts no contributor of weight 0"
         else:
             update = self._decoded(fragment, payloads)
-        step_(self.anchor[piece], self.momentum[piece], update, self.rule)
+        state = (self.momentum[piece],) if self.rule.name == "nesterov" else ()
+        self.rule.step_(self.anchor[piece], state, update)
         self._refs[fragment] = self._refs_of(piece)
         return self._state(body.round)
 
@@ -201,3 +208,13 @@ def pieces_of(manifest: Manifest) -> tuple[slice, ...]:
     """Where each fragment lies in the vectors, as the sizes of the first anchor's blobs say."""
     numels = [ref.size // 4 for ref in manifest.anchor_blobs[::2]]
     return tuple(slice(start, stop) for start, stop in pairwise([0, *accumulate(numels)]))
+
+
+def _rule(outer: OuterRules) -> OuterRule:
+    """The rule with the knobs that a manifest has for it."""
+    knobs = {
+        "nesterov": {"lr": outer.learning_rate, "momentum": outer.momentum},
+        "sgd": {"lr": outer.learning_rate},
+        "average": {},
+    }
+    return outer_rule(outer.rule, knobs[outer.rule], "manifest: outer")

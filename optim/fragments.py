@@ -22,7 +22,7 @@ RESTS = ("own", "balanced")
 
 @dataclass(frozen=True, slots=True)
 class Fragments:
-    """Every element of a flat vector [numel] is in exactly one fragment. `slices[p]` ascend and do not touch."""
+    """Every element of a flat vector [numel] is in one fragment. `slices[p]` ascend and do not touch."""
 
     numel: int
     slices: tuple[tuple[slice, ...], ...]

@@ -17,7 +17,7 @@ from atoll.optim.flat import floats
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What is due after an inner step: first `apply` these fragments, then `send` those, in this order."""
+    """What is due after an inner step: first `send` these fragments, then `apply` those."""
 
     send: tuple[int, ...] = ()
     apply: tuple[int, ...] = ()

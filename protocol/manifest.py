@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from atoll.protocol.combinations import AGGREGATIONS, CODECS, RULES, Choices, check_combinations
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_of, public_key_of
 from atoll.protocol.keys import Key, verify
@@ -81,12 +82,18 @@ class RoundRules:
 
 @dataclass(frozen=True, slots=True)
 class OuterRules:
-    """The outer optimiser and the codec of what is exchanged."""
+    """The outer optimiser, how contributions become one update, and the codec of what is exchanged.
+
+    Rules without momentum have `momentum` 0, and "average" also `learning_rate` 1. `feedback` is the share
+    of what encoding left out that a peer offers again: 1 all of it, 0 none.
+    """
 
     rule: str = "nesterov"
     learning_rate: float = 0.7
     momentum: float = 0.9
     codec: str = "int8"
+    aggregation: str = "mean"
+    feedback: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +264,7 @@ def check(manifest: Manifest, where: str) -> None:
     _check_shape(manifest, where)
     check_rounds(manifest.rounds, f"{where}: rounds")
     check_outer(manifest.outer, f"{where}: outer")
+    check_together(manifest.outer, manifest.rounds, where)
     check_membership(manifest.membership, f"{where}: membership")
     _require(
         manifest.rounds.votes == "majority" or manifest.membership.policy != "open",
@@ -341,12 +349,32 @@ def check_rounds(rules: RoundRules, where: str) -> None:
 
 
 def check_outer(outer: OuterRules, where: str) -> None:
-    _require(outer.rule == "nesterov", f"rule = {outer.rule!r}", where, "'nesterov'")
+    for key, known in (("rule", RULES), ("codec", CODECS), ("aggregation", AGGREGATIONS)):
+        value = getattr(outer, key)
+        near = "".join(f"did you mean {name!r}? " for name in difflib.get_close_matches(value, known, 1))
+        _require(value in known, f"{key} = {value!r}", where, f"{near}One of: {', '.join(known)}")
     _require(
         0 < outer.learning_rate <= 10, f"learning_rate = {outer.learning_rate}", where, "above 0, at most 10"
     )
     _require(0 <= outer.momentum < 1, f"momentum = {outer.momentum}", where, "0 to below 1")
-    _require(outer.codec in ("int8", "fp32"), f"codec = {outer.codec!r}", where, "'int8' or 'fp32'")
+    _require(0 <= outer.feedback <= 1, f"feedback = {outer.feedback}", where, "0 to 1")
+    still = outer.rule not in ("average", "sgd") or outer.momentum == 0
+    _require(still, f"momentum = {outer.momentum}", where, f"0: the rule {outer.rule!r} has none")
+    whole = outer.rule != "average" or outer.learning_rate == 1
+    _require(whole, f"learning_rate = {outer.learning_rate}", where, "1: the rule 'average' has none")
+
+
+def check_together(outer: OuterRules, rounds: RoundRules, where: str) -> None:
+    """ConfigError for rules that are right one by one and wrong together."""
+    chosen = Choices(
+        rule=outer.rule,
+        aggregation=outer.aggregation,
+        codec=outer.codec,
+        feedback=outer.feedback,
+        exchange=rounds.exchange,
+        grace_ms=rounds.grace_ms_max,
+    )
+    check_combinations(chosen, where)
 
 
 def check_membership(rules: MembershipRules, where: str) -> None:

@@ -37,6 +37,15 @@ def test_a_run_file_is_read(tmp_path: Path) -> None:
     assert (run.inner.steps, run.outer.codec, run.membership.policy) == (20, "int8", "open")
 
 
+def test_a_rule_without_momentum_has_defaults_of_its_own(tmp_path: Path) -> None:
+    for rule in ("sgd", "average"):
+        outer = read(tmp_path, GOOD.replace('"int8"', f'"int8"\nrule = "{rule}"')).outer
+        assert (outer.rule, outer.learning_rate, outer.momentum) == (rule, 1.0, 0.0)
+    outer = read(tmp_path, GOOD.replace('"int8"', '"int8"\nrule = "sgd"\nlearning_rate = 0.65')).outer
+    assert (outer.learning_rate, outer.momentum) == (0.65, 0.0)
+    assert (read(tmp_path, GOOD).outer.learning_rate, read(tmp_path, GOOD).outer.momentum) == (0.7, 0.9)
+
+
 def test_what_init_writes_is_a_run(tmp_path: Path) -> None:
     from atoll.cli.init import template
 
@@ -57,8 +66,16 @@ def without(text: str) -> str:
         (GOOD.replace("steps = 20", "step = 20"), ["[inner]", "`step`", "did you mean `steps`?"]),
         (GOOD.replace("steps = 20", 'steps = "20"'), ["[inner]", "`steps`", "'20'", "a whole number"]),
         (GOOD.replace("codec", "codek"), ["[outer]", "'codek'", "did you mean 'codec'?"]),
-        (GOOD.replace('"int8"', '"int9"'), ["[outer]", "'int9'", "'int8' or 'fp32'"]),
+        (GOOD.replace('"int8"', '"int9"'), ["[outer]", "'int9'", "did you mean 'int8'?"]),
         (GOOD.replace('"int8"', "8"), ["[outer]", "codec = 8", "codec is text"]),
+        (GOOD.replace('"int8"', '"int8"\nrule = "sdg"'), ["[outer]", "'sdg'", "did you mean 'sgd'?"]),
+        (GOOD.replace('"int8"', '"int8"\nrule = 3'), ["[outer]", "rule = 3", "rule is text"]),
+        (GOOD.replace('"int8"', '"1bit"'), ["'1bit' with exchange = 'dense'", "nobody sends later"]),
+        (GOOD.replace('"int8"', '"int8"\nrule = "eager"'), ["rule = 'eager'", "no majority signs it"]),
+        (
+            GOOD.replace('"int8"', '"int8"\nrule = "sgd"\nmomentum = 0.9'),
+            ["momentum = 0.9", "'sgd' has none"],
+        ),
         (GOOD + "qorum = 0.5\n", ["[rounds]", "'qorum'", "did you mean 'quorum'?"]),
         (GOOD + "quorum = 2\n", ["[rounds]", "quorum = 2"]),
         (GOOD + "rounds = 3\n", ["[rounds]", "[run]"]),

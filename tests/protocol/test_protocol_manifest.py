@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protocol_samples import RULES, RUN, digest, flipped, key, manifest, peer, read
 
+from atoll.protocol import combinations
 from atoll.protocol.admission import refusal, token_for
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, digest_of
@@ -280,10 +281,12 @@ def test_every_round_rule_has_its_bounds_tested() -> None:
 @pytest.mark.parametrize(
     ("key", "good", "bad"),
     [
-        ("rule", ["nesterov"], ["adam", ""]),
+        ("rule", [each for each in combinations.RULES if each not in ("sgd", "average")], ["adam", ""]),
         ("learning_rate", [0.1, 1, 10], [0, -1, 10.1, NAN, math.inf]),
         ("momentum", [0, 0.99], [1, -0.1, NAN]),
-        ("codec", ["int8", "fp32"], ["fp16", ""]),
+        ("codec", combinations.CODECS, ["int9", ""]),
+        ("aggregation", combinations.AGGREGATIONS, ["median", ""]),
+        ("feedback", [0, 0.95, 1], [-0.1, 1.1, NAN]),
     ],
 )
 def test_outer_rules_are_bounded(key: str, good: list[Any], bad: list[Any]) -> None:
@@ -292,6 +295,40 @@ def test_outer_rules_are_bounded(key: str, good: list[Any], bad: list[Any]) -> N
     for value in bad:
         with pytest.raises(ConfigError, match=key):
             check_outer(dataclasses.replace(OuterRules(), **{key: value}), "outer")
+
+
+def test_every_outer_rule_has_its_bounds_tested() -> None:
+    marks = test_outer_rules_are_bounded.pytestmark  # type: ignore[attr-defined]
+    assert {case[0] for case in marks[0].args[1]} == {f.name for f in dataclasses.fields(OuterRules)}
+
+
+def test_rules_without_a_knob_have_it_at_nothing() -> None:
+    check_outer(OuterRules("sgd", 0.5, 0.0), "outer")
+    check_outer(OuterRules("average", 1.0, 0.0), "outer")
+    for outer, knob in (
+        (OuterRules("sgd", 0.5, 0.9), "momentum"),
+        (OuterRules("average", 1.0, 0.9), "momentum"),
+        (OuterRules("average", 0.7, 0.0), "learning_rate"),
+    ):
+        with pytest.raises(ConfigError, match=f"{knob} = .*has none"):
+            check_outer(outer, "outer")
+
+
+def test_a_manifest_from_before_a_key_was_known_means_its_default() -> None:
+    told = json.loads(manifest().to_json())
+    for knob in ("aggregation", "feedback"):
+        del told["outer"][knob]
+    assert parse(told, "manifest").outer == manifest().outer
+
+
+def test_a_refused_combination_is_refused_when_a_manifest_is_read() -> None:
+    told = json.loads(manifest().to_json())
+    told["outer"]["codec"] = "topk"
+    with pytest.raises(ConfigError, match="codec = 'topk' with exchange = 'dense'") as caught:
+        parse(told, "manifest")
+    assert caught.value.where == "manifest"
+    told["rounds"]["exchange"] = "sparse"
+    assert parse(told, "manifest").outer.codec == "topk"
 
 
 WITNESSES = (peer("coordinator"),)

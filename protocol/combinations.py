@@ -1,0 +1,121 @@
+"""What may not stand together in a run, and why: a table.
+
+Each of these trains, and silently loses what it was chosen for: agreement, bytes, time or the score. So they
+are refused when a manifest is read, with the reason. The lab, which has no ledger, asks with `ledger=False`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from atoll.protocol.errors import ConfigError
+
+RULES = ("nesterov", "average", "sgd", "co2", "delayed-nesterov", "eager", "adaptive")
+AGGREGATIONS = ("mean", "rda")
+CODECS = (
+    "fp32",
+    "fp16",
+    "bf16",
+    "int8",
+    "int8-mean",
+    "int4",
+    "e3m0",
+    "2bit",
+    "1bit",
+    "topk",
+    "dct",
+    "projection",
+)
+FEEDBACK_CODECS = ("2bit", "1bit", "topk", "dct", "projection")
+"""They leave out so much that it must be sent later."""
+SPARSE_CODECS = ("topk", "dct", "projection")
+"""Of these, the ones whose vectors are mostly zeros or much shorter than what was encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The part of a run that rules of the table are about. Names and units are those of the manifest.
+
+    `grace_ms` is the longest that late contributions are waited for. `ledger` says that all peers must hold
+    the same anchor after each round, and that a round's contributions start from the update before it.
+    """
+
+    rule: str = "nesterov"
+    aggregation: str = "mean"
+    codec: str = "int8"
+    feedback: float = 1.0
+    exchange: str = "dense"
+    grace_ms: int = 0
+    ledger: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """`when` it applies, `what` of the choices meets, and what would be `right` and why."""
+
+    when: Callable[[Choices], bool]
+    what: Callable[[Choices], str]
+    right: str
+
+
+def _what(*keys: str) -> Callable[[Choices], str]:
+    return lambda chosen: " with ".join(f"{key} = {getattr(chosen, key)!r}" for key in keys)
+
+
+REFUSED = (
+    Refusal(
+        lambda c: c.codec in FEEDBACK_CODECS and c.feedback == 0,
+        _what("codec", "feedback"),
+        "feedback above 0: what so few bits leave out must be sent later, or most of the score is lost",
+    ),
+    Refusal(
+        lambda c: c.codec in FEEDBACK_CODECS and c.exchange == "dense",
+        _what("codec", "exchange"),
+        "exchange = 'sparse': an owner would encode the mean again, and what that leaves out "
+        "nobody sends later",
+    ),
+    Refusal(
+        lambda c: c.aggregation == "rda" and c.codec in SPARSE_CODECS,
+        _what("aggregation", "codec"),
+        "aggregation = 'mean': the norm of a sparse vector is far below that of what was encoded",
+    ),
+    Refusal(
+        lambda c: c.aggregation == "rda" and c.exchange == "dense" and c.ledger,
+        _what("aggregation", "exchange"),
+        "exchange = 'sparse': an owner holds a part of a tensor, and rda needs the norm of all of it",
+    ),
+    Refusal(
+        lambda c: c.aggregation == "rda" and c.rule == "eager",
+        _what("rule", "aggregation"),
+        "aggregation = 'mean': a worker's own share can be swapped in a mean, and in nothing else",
+    ),
+    Refusal(
+        lambda c: c.rule == "eager" and c.ledger,
+        _what("rule"),
+        "a rule that gives every peer the same anchor: an eager anchor is each worker's own, "
+        "and no majority signs it",
+    ),
+    Refusal(
+        lambda c: c.rule == "co2" and c.ledger,
+        _what("rule"),
+        "a rule for fresh updates: co2 takes one that started a round earlier, and the ledger refuses those",
+    ),
+    Refusal(
+        lambda c: c.rule == "delayed-nesterov" and c.ledger,
+        _what("rule"),
+        "a rule for rounds: this one takes single pushes as they come, and a commit is for a round's mean",
+    ),
+    Refusal(
+        lambda c: c.rule in ("eager", "co2") and c.grace_ms > 0,
+        _what("rule", "grace_ms"),
+        "no grace: nobody waits for the round's mean, so waiting for the late only makes it older",
+    ),
+)
+
+
+def check_combinations(chosen: Choices, where: str) -> None:
+    """ConfigError with the first reason why these choices do not go together; `where` they were made."""
+    for refusal in REFUSED:
+        if refusal.when(chosen):
+            raise ConfigError(refusal.what(chosen), where, refusal.right)
