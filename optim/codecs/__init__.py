@@ -5,13 +5,16 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from atoll.optim.codecs.base import HEADER_BYTES, Codec, Payload
+from atoll.optim.codecs.dct import Dct
 from atoll.optim.codecs.identity import Identity
 from atoll.optim.codecs.int8 import Int8
+from atoll.optim.codecs.projection import Projection
+from atoll.optim.codecs.topk import TopK
 from atoll.protocol.errors import ConfigError
 
 __all__ = ["CODECS", "HEADER_BYTES", "Codec", "Payload", "codec"]
 
-CODECS: dict[str, Codec] = {each.name: each for each in (Identity(), Int8())}
+CODECS: dict[str, Codec] = {each.name: each for each in (Identity(), Int8(), TopK(), Dct(), Projection())}
 
 
 def codec(name: str) -> Codec:

@@ -49,6 +49,10 @@ class Codec(Protocol):
     def block(self) -> int:
         """Elements that are encoded together: parts are cut at multiples of it."""
 
+    @property
+    def feedback(self) -> bool:
+        """Whether it leaves out so much that it must not be used without error feedback."""
+
     def payload_bytes(self, numel: int) -> int:
         """Exact length in bytes of the payload of `numel` elements, header included."""
 

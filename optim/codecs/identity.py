@@ -29,6 +29,7 @@ class Identity:
     name: str = "fp32"
     block: int = 1
     codec_id: int = 1
+    feedback: bool = False
 
     def payload_bytes(self, numel: int) -> int:
         return HEADER_BYTES + 4 * numel

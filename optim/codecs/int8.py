@@ -50,6 +50,7 @@ class Int8:
     name: str = "int8"
     block: int = 256
     codec_id: int = 2
+    feedback: bool = False
 
     def payload_bytes(self, numel: int) -> int:
         return HEADER_BYTES + 4 * -(-numel // self.block) + numel
