@@ -1,4 +1,4 @@
-"""Which outer rules of a manifest this version of the node can follow: those whose state is at most a momentum."""
+"""Which outer rules of a manifest a node can follow: those whose state is at most a momentum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer's model and the two vectors that it shares with the daemon: what a round starts from and hands over.
+"""The trainer's model, and two vectors shared with the daemon: what a round starts from and hands over.
 
 With one fragment every round starts from the anchor. With more the model trains on, round after round: each
 round hands over its fragment's pseudo-gradient, and where an update has moved a fragment's anchor, the model
@@ -19,8 +19,8 @@ from atoll.workload import vector
 class LocalModel:
     """`anchor` is the daemon's to write, `delta` ours; both fp32 [numel], fragment by fragment.
 
-    `merges` are the fragments whose anchor has moved, as the daemon reports them from another thread; `mixing`
-    is the share of the local parameters that stays where one has.
+    `merges` are the fragments whose anchor has moved, as the daemon reports them from another thread;
+    `mixing` is the share of the local parameters that stays where one has.
     """
 
     def __init__(

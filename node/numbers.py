@@ -1,6 +1,6 @@
 """The tensors of a node: its state, its residual, and the arithmetic of a round. No I/O, no asyncio.
 
-The vectors list the model's parameters fragment by fragment (arrangement.py), so a fragment is one piece of them.
+The vectors list the model's parameters fragment by fragment (arrangement.py): each is one piece of them.
 Everything here runs in one worker thread, in the order in which it was asked for.
 """
 
@@ -47,8 +47,9 @@ class Numbers:
         self.rule = _rule(manifest.outer)
         self.anchor = torch.zeros(self.numel)
         self.momentum = torch.zeros(self.numel)
-        self.residuals = tuple(Residual(piece.stop - piece.start, manifest.outer.feedback) for piece in self.pieces)
-        self._scratch = torch.zeros(max(piece.stop - piece.start for piece in self.pieces))
+        numels = [piece.stop - piece.start for piece in self.pieces]
+        self.residuals = tuple(Residual(numel, manifest.outer.feedback) for numel in numels)
+        self._scratch = torch.zeros(max(numels))
         self._numels_of: dict[int, set[int]] = {}
         self._refs: list[tuple[BlobRef, BlobRef]] = []
 
@@ -110,8 +111,8 @@ class Numbers:
     def missed(self, round_: int, late: str, moved: bool) -> None:
         """The round went on without the contribution; `moved` if it was an update nevertheless.
 
-        Where the local model trains on it still holds the contribution: until its fragment's anchor moves, and
-        after that the share that stays in the mixture.
+        Where the local model trains on it still holds the contribution: all of it until its fragment's anchor
+        moves, and then the share that stays in the mixture.
         """
         residual = self.residuals[self._fragment(round_)]
         lost = 1.0 if self.fragments == 1 else (1.0 - self.mixing) * moved

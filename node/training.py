@@ -3,8 +3,8 @@
 The protocol says `Train`, `Encode` and later `Settle`. Between them lie a trainer that may die, a round that
 may be over before the trainer is done, and an encoding that takes a while; whatever the order, each round's
 pseudo-gradient is offered once, and what no update took goes into the residual (or is dropped, by rule).
-Where a run has fragments the trainer's model trains on: then what no update took is still in the model, but for
-the share that an update of others took out of it.
+Where a run has fragments the trainer's model trains on: what no update took is still in the model then, but
+for the share that an update of others took out of it.
 """
 
 from __future__ import annotations

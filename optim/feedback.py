@@ -81,11 +81,12 @@ class Residual:
             torch.sub(self._offered, decoded, out=self._residual)
 
     def carried(self, share: float = 1.0) -> None:
-        """The round went on without the contribution: keep this share of its delta for the next, in (0, 1]."""
+        """The round went on without the contribution: keep its delta for the next, or a share in (0, 1]."""
         self._settle()
         if share < 1:
             with torch.no_grad():
-                self._offered.sub_(self._residual).mul_(share).add_(self._residual)
+                before = self._residual.mul_(self._decay)
+                self._offered.sub_(before).mul_(share).add_(before)
         self._residual, self._offered = self._offered, self._residual
 
     def dropped(self) -> None:

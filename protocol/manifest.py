@@ -42,11 +42,11 @@ class RoundRules:
     the others for `grace_share` of the time it took so far, within the two bounds. `train_ms_max` bounds
     the wait for the quorum itself. `deadline_ms` is what one frozen leader costs; it grows with the size
     of the update as if links carried `bytes_per_s_min`. Round t is for one of `fragments` of the model, and
-    training may run `overlap` rounds ahead of the ledger; `partition` says how the model is cut, and `mixing` which
-    share of its local parameters a worker that trains on keeps where a fragment's anchor moves. In a sparse `exchange` the contributions
-    themselves are the update; in a dense one owners sum parts of them first. `votes` says what certifies a
-    commit: a `majority` of members that may die but do not lie, or `two-thirds`, so that fewer than a third
-    may lie as well; then all members vote, whatever `voters_max` says.
+    training may run `overlap` rounds ahead of the ledger; `partition` says how the model is cut, and `mixing`
+    which share of its own parameters a worker keeps where a fragment moves. In a sparse `exchange` the
+    contributions themselves are the update; in a dense one owners sum parts of them first. `votes` says what
+    certifies a commit: a `majority` of members that may die but do not lie, or `two-thirds`, so that fewer
+    than a third may lie as well; then all members vote, whatever `voters_max` says.
     """
 
     rounds: int = 0

@@ -17,7 +17,6 @@ from atoll.workload import vector
 from atoll.workload.config import ModelConfig
 from atoll.workload.inner_state import flush_folder
 
-
 Order = Callable[[Sequence[tuple[str, tuple[int, ...]]]], Sequence[str]]
 
 
@@ -26,8 +25,8 @@ def export(
 ) -> None:
     """Write config.json, model.safetensors and the tokenizer; the weights are the vector's, bit for bit.
 
-    `flat_vector` is fp32, 1-D, in the order of vector.py; `order` gives it for these names and shapes. Raises ConfigError if `folder` holds something
-    or cannot be written; then nothing is left behind.
+    `flat_vector` is fp32, 1-D, in the order of vector.py; `order` tells another for these names and shapes.
+    Raises ConfigError if `folder` holds something or cannot be written; then nothing is left behind.
     """
     folder = folder.absolute()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):

@@ -1,8 +1,8 @@
 """A model's parameters as one flat fp32 vector, and back.
 
 The vector is what peers agree on. Its order is that of `named_parameters()`, which counts a tied weight
-once, or `order`: all the names, as a run lists them that trains in fragments. Buffers are not in it, since they
-are not trained.
+once, or `order`: all the names, as a run lists them that trains in fragments. Buffers are not in it, since
+they are not trained.
 """
 
 from __future__ import annotations

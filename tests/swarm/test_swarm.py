@@ -1,7 +1,8 @@
 """One swarm of real processes that loses, freezes and regains its peers; every anchor seen must agree.
 
-The tests are one story in order: coordinator and three workers over loopback, real libp2p and gRPC. They train
-in fragments, one round ahead of the ledger; test_faults_at_each_phase.py has the whole vector. At last one rests, a majority is killed for good, and the researcher goes on with who is left.
+The tests are one story in order: coordinator and three workers over loopback, real libp2p and gRPC. They
+train in fragments, one round ahead of the ledger (test_faults_at_each_phase.py: the whole vector). At last
+one rests, a majority is killed for good, and the researcher goes on with who is left.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def test_all_train_and_agree(swarm: Swarm) -> None:
 
 
 def test_a_trainer_that_was_killed_trains_on(swarm: Swarm) -> None:
-    pid, steps = swarm.statuses["w2"]["training"]["pid"], len(swarm.statuses["w2"]["commits"])
+    pid = swarm.statuses["w2"]["training"]["pid"]
     os.kill(pid, signal.SIGKILL)
     swarm.until(lambda: swarm.fresh["w2"]["training"]["pid"] != pid, START_S, "another trainer")
     swarm.until(lambda: contributes(swarm, "w2"), START_S, "a contribution of what it trained")
