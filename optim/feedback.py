@@ -80,9 +80,13 @@ class Residual:
         with torch.no_grad():
             torch.sub(self._offered, decoded, out=self._residual)
 
-    def carried(self) -> None:
-        """The round went on without the contribution: keep all of it for the next."""
+    def carried(self, share: float = 1.0) -> None:
+        """The round went on without the contribution: keep its delta for the next, or a share in (0, 1]."""
         self._settle()
+        if share < 1:
+            with torch.no_grad():
+                before = self._residual.mul_(self._decay)
+                self._offered.sub_(before).mul_(share).add_(before)
         self._residual, self._offered = self._offered, self._residual
 
     def dropped(self) -> None:
