@@ -83,7 +83,7 @@ class Projection:
         view[HEADER_BYTES:BODY_AT] = seed.to_bytes(SEED_BYTES, "little")
         coefficients = np.frombuffer(view[BODY_AT:], dtype="<f4")
         stream = np.random.Philox(key=seed)
-        scratch = np.empty(PIECE, dtype=np.float32)
+        scratch = np.empty(min(PIECE, 2 * values.size), dtype=np.float32)
         for elements, sent, shape in self._runs(values.size):
             piece, dealt = values[elements], scratch[: prod(shape)]
             if not within(piece, VALUE_MAX, dealt):
@@ -105,7 +105,7 @@ class Projection:
         if not within(coefficients, VALUE_MAX, np.empty_like(coefficients)):
             raise RemoteProtocolError(f"payload holds NaN, infinity or a value beyond {VALUE_MAX:.2g}")
         stream = np.random.Philox(key=int.from_bytes(view[HEADER_BYTES:BODY_AT], "little"))
-        scratch = np.empty(PIECE, dtype=np.float32)
+        scratch = np.empty(min(PIECE, 2 * numel), dtype=np.float32)
         for elements, sent, shape in self._runs(numel):
             piece, dealt = values[elements], scratch[: prod(shape)]
             np.copyto(dealt.reshape(shape), coefficients[sent].reshape(shape[0], 1, shape[2]))

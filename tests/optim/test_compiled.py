@@ -1,20 +1,14 @@
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from optim_vectors import integers_to_floats
 
-from atoll.optim.codecs import codec
 from atoll.optim.compiled import compiled
 from atoll.optim.flat import Floats
-
-PROGRAM = Path(__file__).with_name("decoded_bits.py")
 
 
 @compiled
@@ -69,20 +63,7 @@ def test_kernels_call_kernels() -> None:
     assert doubled.__doc__ == "Twice the value."
 
 
-def test_another_instruction_set_decodes_the_same_bits() -> None:
-    numel = 3 * 4096 + 200
-    payloads = {name: codec(name).encode(integers_to_floats(numel, 5)) for name in ("topk", "dct")}
-    here = {name: codec(name).decode(payload, numel).numpy().tobytes() for name, payload in payloads.items()}
-    given = {"numel": numel, "payloads": {name: payload.hex() for name, payload in payloads.items()}}
-    process = subprocess.run(
-        [sys.executable, "-W", "error", str(PROGRAM)],
-        input=json.dumps(given),
-        env={**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert process.returncode == 0, process.stderr
-    found = json.loads(process.stdout)
-    assert found["decoded"] == {name: decoded.hex() for name, decoded in here.items()}
-    assert not found["numba imported"], "naming a codec must not cost the import of numba"
+def test_numba_is_imported_by_the_first_call() -> None:
+    program = "import sys, atoll.optim.codecs, atoll.optim.feedback; print('numba' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
