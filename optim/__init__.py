@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from atoll.optim.exchanges import Exchange, LocalGroup
     from atoll.optim.process_group import ProcessGroupExchange
     from atoll.optim.rules import NesterovRule, outer_rule
+    from atoll.optim.synced import Coding
 
 __all__ = [
+    "Coding",
     "DiLoCo",
     "Exchange",
     "LocalGroup",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Coding": "synced",
     "DiLoCo": "diloco",
     "Exchange": "exchanges",
     "LocalGroup": "exchanges",

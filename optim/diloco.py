@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from atoll.optim import codecs
-from atoll.optim.codecs.base import Codec
 from atoll.optim.digest import state_digest, tensor_digest
 from atoll.optim.exchanges import Exchange
 from atoll.optim.fragments import Fragments, balanced, sequential, strided
@@ -32,7 +31,7 @@ from atoll.optim.layout import Layout
 from atoll.optim.rules import NesterovRule, OuterRule
 from atoll.optim.schedule_free import averages_in_place
 from atoll.optim.streaming import Schedule
-from atoll.optim.synced import Method, Named, SyncedFragment
+from atoll.optim.synced import Coding, Method, Named, SyncedFragment
 from atoll.protocol.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -97,7 +96,8 @@ class OuterLoop:
             SyncedFragment(_inside(named, layout, cut, place), method, self._optimizers)
             for place in range(len(cut))
         )
-        self._settings = f"{layout} {cut.slices} {self._schedule.offsets} {method.codec.name} {method.rule}"
+        self._settings = f"{layout} {cut.slices} {self._schedule.offsets} {method.codec.name} "
+        self._settings += f"{method.coding.tiled} {method.rule}"
         self._steps = 0
         self._agreed = False
         self._tokens: int | None = None
@@ -234,8 +234,9 @@ class DiLoCo(OuterLoop):
 
     `optimizer` may be several that train the model together; the one that steps last comes last. `exchange`
     is any callable of that kind: `LocalGroup(n).exchange(place)`, `ProcessGroupExchange()`, or your own.
-    `codec` is a name of `atoll.optim.codecs`, or your own; those that need error feedback get it. Weight
-    decay, clipping and learning rates of the inner loop stay the user's. (DiLoCo, Douillard et al. 2023)
+    `codec` is a name of `atoll.optim.codecs`, or a `Coding` that says more; those that need error feedback
+    get it. Weight decay, clipping and learning rates of the inner loop stay the user's. SparseLoCo is
+    `outer=outer_rule("sgd", {}), codec=Coding("topk", error_decay=0.95)`. (DiLoCo, Douillard et al. 2023)
 
     Raises ConfigError for settings that cannot train.
     """
@@ -248,7 +249,7 @@ class DiLoCo(OuterLoop):
         *,
         every: int,
         outer: OuterRule = DILOCO_OUTER,
-        codec: str | Codec = "int8",
+        codec: str | Coding = "int8",
     ) -> None:
         streaming = Streaming(every, fragments=1, overlap=0, mixing=0.0)
         super().__init__(model, optimizer, streaming, _method(exchange, outer, codec))
@@ -269,15 +270,17 @@ class StreamingDiLoCo(OuterLoop):
         streaming: Streaming,
         *,
         outer: OuterRule = STREAMING_OUTER,
-        codec: str | Codec = "int8",
+        codec: str | Coding = "int8",
     ) -> None:
         super().__init__(model, optimizer, streaming, _method(exchange, outer, codec))
 
 
-def _method(exchange: Exchange, outer: OuterRule, codec: str | Codec) -> Method:
+def _method(exchange: Exchange, outer: OuterRule, codec: str | Coding) -> Method:
     if outer.name in REFUSED:
         raise ConfigError(f"the outer rule {outer.name!r} does not fit here", "outer", REFUSED[outer.name])
-    return Method(exchange, outer, codecs.codec(codec) if isinstance(codec, str) else codec)
+    coding = Coding(codec) if isinstance(codec, str) else codec
+    chosen = codecs.codec(coding.codec) if isinstance(coding.codec, str) else coding.codec
+    return Method(exchange, outer, chosen, coding)
 
 
 def _schedule(streaming: Streaming) -> Schedule:

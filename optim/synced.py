@@ -24,8 +24,24 @@ from atoll.optim.pseudo_gradient import pseudo_gradient
 from atoll.optim.rules import OuterRule
 from atoll.optim.schedule_free import averages, move_z
 from atoll.optim.streaming import merge_
+from atoll.optim.tiling import Tiling
 
 Named = Sequence[tuple[str, nn.Parameter]]
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """How pseudo-gradients become payloads: a codec, error feedback around it, and the order of elements.
+
+    Error feedback comes with every codec that needs it, and with others if `error_feedback` says so; of what
+    it holds a share of `error_decay` is offered again each round (0.95 in SparseLoCo, Sarfi et al. 2025).
+    `tiled` lays each 64 x 64 square of a matrix together, for codecs that work on 4096 elements.
+    """
+
+    codec: str | Codec
+    error_decay: float = 1.0
+    error_feedback: bool = False
+    tiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +51,7 @@ class Method:
     exchange: Exchange
     rule: OuterRule
     codec: Codec
+    coding: Coding
 
 
 class SyncedFragment:
@@ -53,7 +70,9 @@ class SyncedFragment:
         self._scratch = torch.empty(self.layout.numel)
         exact = all(parameter.dtype == torch.float32 for _, parameter in named)
         self._lost = None if exact else torch.zeros(self.layout.numel)
-        self._residual = Residual(self.layout.numel) if method.codec.feedback else None
+        feeds = method.codec.feedback or method.coding.error_feedback
+        self._residual = Residual(self.layout.numel, method.coding.error_decay) if feeds else None
+        self._tiling = Tiling(self.layout) if method.coding.tiled else None
         self._finish: Finish | None = None
         self._sent: bytes | None = None
 
@@ -72,7 +91,7 @@ class SyncedFragment:
         try:
             delta = pseudo_gradient(self.anchor, local, local)
             if weight:
-                payload = self._encoded(delta)
+                payload = self._encoded(delta if self._tiling is None else self._tiling.tile(delta))
         except NonFinite:
             weight, finite = 0, False
         self._sent = payload if weight else None
@@ -118,6 +137,8 @@ class SyncedFragment:
         assert finish is not None
         update = weighted_mean(finish(), self._method.codec, self.layout.numel, self._scratch)
         if update is not None:
+            if self._tiling is not None:
+                update = self._tiling.untile(update)
             self._method.rule.step_(self.anchor, self.state, update)
         local = self.layout.gather(self._named, self._scratch)
         merge_(local, self.anchor, mixing)

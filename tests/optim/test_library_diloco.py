@@ -29,7 +29,7 @@ from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
 from atoll import optim
-from atoll.optim import DiLoCo, LocalGroup, NesterovRule, Streaming, StreamingDiLoCo, outer_rule
+from atoll.optim import Coding, DiLoCo, LocalGroup, NesterovRule, Streaming, StreamingDiLoCo, outer_rule
 from atoll.optim.codecs import CODECS, codec
 from atoll.optim.exchanges import Contributions, Exchange, Finish
 from atoll.optim.mean import weighted_mean
@@ -373,7 +373,7 @@ def test_a_payload_that_is_none_is_refused_and_changes_nothing() -> None:
     optimizer = sgd(model)
     diloco = DiLoCo(model, optimizer, exchange, every=1, codec="int8")
     before = diloco.digest()
-    with pytest.raises(RemoteProtocolError, match="code below"):
+    with pytest.raises(RemoteProtocolError, match="payload has a code"):
         inner_step(model, optimizer, batch(0))
     assert diloco.digest() == before
 
@@ -401,7 +401,7 @@ def test_an_exchange_that_fails_loses_nothing(fails: str) -> None:
         model = network()
         optimizer = sgd(model)
         data = iter(batches(0, 6))
-        diloco = DiLoCo(model, optimizer, exchange, every=10**6, outer=PLAIN, codec=LargestEighth())
+        diloco = DiLoCo(model, optimizer, exchange, every=10**6, outer=PLAIN, codec=Coding(LargestEighth()))
         for steps, cut in lengths:
             for _ in range(steps):
                 diloco.count(5)
@@ -421,7 +421,7 @@ def test_an_exchange_that_fails_loses_nothing(fails: str) -> None:
 
 def test_error_feedback_comes_with_the_codec_that_needs_it() -> None:
     """What one round leaves out the next ones send: in the end everything that was trained arrives."""
-    (replica,) = trained(1, 1, every=1, outer=PLAIN, codec=LargestEighth())
+    (replica,) = trained(1, 1, every=1, outer=PLAIN, codec=Coding(LargestEighth()))
     start, one_round = flat(network()), flat(replica.model)
     assert ((one_round - start) != 0).sum() == -(-start.numel() // 8)
     trained_alone = network()
@@ -430,6 +430,49 @@ def test_error_feedback_comes_with_the_codec_that_needs_it() -> None:
         group["lr"] = 0.0
     replica.train(range(1, 9))
     torch.testing.assert_close(flat(replica.model), flat(trained_alone), rtol=0, atol=1e-6)
+
+
+class Square(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.zeros(128, 128))
+
+
+def test_tiled_order_gives_each_square_its_own_chunk() -> None:
+    """A codec that keeps 64 of each 4096 keeps 64 of each 64 x 64 square, and puts them where they belong."""
+    found = []
+    for tiled in (False, True):
+        model = Square()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        coding = Coding("topk", tiled=tiled)
+        DiLoCo(model, optimizer, alone, every=1, outer=PLAIN, codec=coding)
+        gradient = torch.full((128, 128), 1e-3)
+        gradient[:64, :64] = 5.0  # one square; in the model's order it is half of two chunks
+        model.matrix.grad = gradient
+        optimizer.step()
+        moved = model.matrix != 0
+        found.append([int(moved[a : a + 64, b : b + 64].sum()) for a in (0, 64) for b in (0, 64)])
+        assert torch.allclose(model.matrix[:64, :64][moved[:64, :64]], torch.tensor(-5.0), rtol=1e-3)
+    assert found[1] == [64, 64, 64, 64]
+    assert found[0][:2] == [128, 0]
+
+
+def test_what_waits_in_the_residual_fades_by_its_decay() -> None:
+    """Of one step of training the later rounds still send, faded, what the first left out."""
+    outcomes = []
+    for decay in (1.0, 0.5):
+        model = network()
+        optimizer = sgd(model)
+        coding = Coding(LargestEighth(), error_decay=decay)
+        diloco = DiLoCo(model, optimizer, alone, every=1, outer=PLAIN, codec=coding)
+        inner_step(model, optimizer, batch(0))
+        optimizer.param_groups[0]["lr"] = 0.0
+        first = flat(model)
+        inner_step(model, optimizer, batch(0))
+        outcomes.append(first - flat(model))
+        assert diloco.digest()
+    torch.testing.assert_close(outcomes[1], outcomes[0] / 2, rtol=1e-3, atol=1e-7)
+    assert outcomes[0].any()
 
 
 def test_replicas_that_load_different_states_are_told() -> None:
@@ -470,6 +513,7 @@ def test_a_sync_moves_z_as_far_as_x() -> None:
     [
         ({"every": 0}, "at least 1"),
         ({"every": 1, "codec": "int9"}, "did you mean 'int8'"),
+        ({"every": 1, "codec": Coding("topk", error_decay=2)}, "decay is 2"),
         ({"every": 1, "outer": outer_rule("eager", {})}, "differ from replica to replica"),
         ({"every": 1, "outer": outer_rule("co2", {})}, "one round late"),
         ({"every": 1, "outer": outer_rule("delayed-nesterov", {})}, "single pushes"),
@@ -506,8 +550,12 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize("name", ["int8", LargestEighth()], ids=["int8", "feedback"])
-def test_a_saved_state_resumes_to_the_bit(name: str | LargestEighth) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["int8", Coding(LargestEighth()), Coding("int8", 0.9, error_feedback=True, tiled=True)],
+    ids=["int8", "feedback", "all"],
+)
+def test_a_saved_state_resumes_to_the_bit(name: str | Coding) -> None:
     Saved = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
     def saving(place: int, exchange: Exchange) -> tuple[Saved, Tensor]:
