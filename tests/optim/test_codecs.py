@@ -53,7 +53,14 @@ def test_a_reused_buffer_gets_the_same_payload(each: Codec, x: Tensor) -> None:
 def test_overhead_is_sixteen_bytes(each: Codec) -> None:
     per_element = {
         "fp32": 4 * 512,
+        "fp16": 2 * 512,
+        "bf16": 2 * 512,
         "int8": 512 + 2 * 4,
+        "int8-mean": 512 + 256 * 4,
+        "int4": 512 // 2 + 4 * 4,
+        "e3m0": 512 // 2 + 2 * 4,
+        "2bit": 512 // 4 + 4 * 4,
+        "1bit": 512 // 8 + 4,
         "topk": 4 * 2 + 64 * 12 // 8 + 64 * 2 // 8,
         "dct": 32 * 2 + 32 * 12 // 8,
         "projection": 8 + 32 * 4,
@@ -219,7 +226,7 @@ def test_bad_scales_are_refused(bad: float) -> None:
 
 def test_a_code_that_no_encoder_writes_is_refused() -> None:
     payload = INT8.encode(torch.ones(300))
-    with pytest.raises(RemoteProtocolError, match="code below"):
+    with pytest.raises(RemoteProtocolError, match="code that no encoder writes"):
         INT8.decode(payload[:-1] + b"\x80", 300)
 
 
