@@ -14,8 +14,9 @@ from torch import Tensor
 
 from atoll.optim import kernels, reference_codecs
 from atoll.optim.codecs import CODECS, HEADER_BYTES, codec
+from atoll.optim.codecs.blockwise import PIECE
 from atoll.optim.feedback import Residual
-from atoll.optim.flat import PIECE, VALUE_MAX
+from atoll.optim.flat import VALUE_MAX
 from atoll.optim.packing import pack, packed_bytes, unpack
 from atoll.protocol.errors import RemoteProtocolError
 
@@ -59,7 +60,7 @@ def test_payload_and_values_are_the_oracles_to_the_bit(name: str, x: Tensor) -> 
 
 @each_of("name", ["int8-mean", "int4"])
 def test_the_oracle_agrees_over_many_blocks(name: str) -> None:
-    x = integers_to_floats(PIECE + 321, 9)
+    x = integers_to_floats(2 * 32_768 + 321, 9)
     payload, values = reference_codecs.encoded(name, x.tolist())
     assert codec(name).encode(x) == payload
     assert bits(codec(name).decode(payload, x.numel())) == bits(tensor(values))
@@ -80,7 +81,7 @@ def test_payload_bytes_follow_from_the_number_of_elements(name: str, numel: int)
 @each_of("name", CODECS)
 def test_parts_cut_at_blocks_decode_like_the_whole(name: str) -> None:
     each = codec(name)
-    x = integers_to_floats(3 * each.block + 1_000, 4)
+    x = integers_to_floats(PIECE + 3 * each.block + 1_000, 4)
     cut = 2 * each.block
     parts = [decoded(name, part.contiguous()) for part in (x[:cut], x[cut:])]
     assert torch.equal(torch.cat(parts), decoded(name, x))
