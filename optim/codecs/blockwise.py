@@ -44,8 +44,8 @@ Restore = Callable[[Codes, Floats, Words, int], bool]
 values undefined, if a code is one that no encoder writes."""
 
 PIECE = 256 * 1024
-"""Elements worked on at a time. Their unpacked codes, a byte each, stay in the second-level cache between two
-kernels; values need not, since a kernel does block after block. Of 16 K to 1 M elements this measured best."""
+"""Elements worked on at a time. Their unpacked codes, a byte each, stay in second-level cache between two
+kernels; values need not, for a kernel does block after block. Of 16 K to 1 M elements this measured best."""
 
 VALUE_BITS = np.uint32(np.float32(VALUE_MAX).view(np.uint32))
 """VALUE_MAX as bits, to compare with the `largest` of a block."""
