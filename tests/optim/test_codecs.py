@@ -53,7 +53,14 @@ def test_a_reused_buffer_gets_the_same_payload(each: Codec, x: Tensor) -> None:
 def test_overhead_is_sixteen_bytes(each: Codec) -> None:
     per_element = {
         "fp32": 4 * 512,
+        "fp16": 2 * 512,
+        "bf16": 2 * 512,
         "int8": 512 + 2 * 4,
+        "int8-mean": 512 + 256 * 4,
+        "int4": 512 // 2 + 4 * 4,
+        "e3m0": 512 // 2 + 2 * 4,
+        "2bit": 512 // 4 + 4 * 4,
+        "1bit": 512 // 8 + 4,
         "topk": 4 * 2 + 64 * 12 // 8 + 64 * 2 // 8,
         "dct": 32 * 2 + 32 * 12 // 8,
         "projection": 8 + 32 * 4,
