@@ -45,7 +45,7 @@ Damage = Callable[[bytearray, random.Random], bytearray]
 def allowance(numel: int) -> int:
     """Bytes that decoding `numel` elements may hold at once, beside the vector: a few working copies of a
     payload, and room for constants. A payload that lies about its size asks for 4 MiB at least."""
-    return 256 * 1024 + 32 * numel
+    return 1024 * 1024 + 32 * numel
 
 
 def replaced(payload: bytearray, draw: random.Random) -> bytearray:

@@ -53,7 +53,7 @@ class Kernel(Generic[P, R]):
 def compiled(function: Callable[P, R]) -> Kernel[P, R]:
     """Compile `function` when it is first called. Its arguments are numbers and numpy arrays.
 
-    A kernel may call kernels of its own module; machine code on disk is renewed when that module's file
-    changes, so not those of another.
+    A kernel may call kernels. Machine code on disk is renewed when the kernel's own file changes: after an
+    edit to a constant or a kernel that other modules use, delete `__pycache__`.
     """
     return Kernel(function)

@@ -3,7 +3,8 @@ with zeros."""
 
 from __future__ import annotations
 
-from atoll.optim.kernels import Bytes, Kernel, kernel
+from atoll.optim.compiled import Kernel, compiled
+from atoll.optim.kernels import Bytes
 
 
 def packed_bytes(numel: int, bits: int) -> int:
@@ -29,7 +30,7 @@ def padded_with_zeros(packed: Bytes, numel: int, bits: int) -> bool:
     return used == 0 or int(packed[-1]) >> used == 0
 
 
-@kernel
+@compiled
 def _pack_ones(codes: Bytes, out: Bytes) -> None:
     whole = codes.size // 8
     for place in range(whole):
@@ -43,7 +44,7 @@ def _pack_ones(codes: Bytes, out: Bytes) -> None:
             out[whole] |= codes[8 * whole + bit] << bit
 
 
-@kernel
+@compiled
 def _unpack_ones(packed: Bytes, out: Bytes) -> None:
     whole = out.size // 8
     for place in range(whole):
@@ -53,7 +54,7 @@ def _unpack_ones(packed: Bytes, out: Bytes) -> None:
         out[8 * whole + bit] = packed[whole] >> bit & 1
 
 
-@kernel
+@compiled
 def _pack_twos(codes: Bytes, out: Bytes) -> None:
     whole = codes.size // 4
     for place in range(whole):
@@ -65,7 +66,7 @@ def _pack_twos(codes: Bytes, out: Bytes) -> None:
             out[whole] |= codes[4 * whole + slot] << 2 * slot
 
 
-@kernel
+@compiled
 def _unpack_twos(packed: Bytes, out: Bytes) -> None:
     whole = out.size // 4
     for place in range(whole):
@@ -78,7 +79,7 @@ def _unpack_twos(packed: Bytes, out: Bytes) -> None:
         out[4 * whole + slot] = packed[whole] >> 2 * slot & 3
 
 
-@kernel
+@compiled
 def _pack_nibbles(codes: Bytes, out: Bytes) -> None:
     whole = codes.size // 2
     for place in range(whole):
@@ -87,7 +88,7 @@ def _pack_nibbles(codes: Bytes, out: Bytes) -> None:
         out[whole] = codes[2 * whole]
 
 
-@kernel
+@compiled
 def _unpack_nibbles(packed: Bytes, out: Bytes) -> None:
     whole = out.size // 2
     for place in range(whole):

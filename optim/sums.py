@@ -9,15 +9,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from atoll.optim.compiled import compiled
 from atoll.optim.flat import NORMAL_MIN, Floats
-from atoll.optim.kernels import Bytes, kernel
+from atoll.optim.kernels import Bytes
 
 Doubles = NDArray[np.float64]
 
 LANES = 64
 
 
-@kernel
+@compiled
 def sum_values(values: Floats, lanes: Doubles) -> float:
     """The sum of fp32 values; `lanes` is room to work in, fp64 [LANES]."""
     lanes[:] = 0.0
@@ -28,7 +29,7 @@ def sum_values(values: Floats, lanes: Doubles) -> float:
     return fold(lanes)
 
 
-@kernel
+@compiled
 def sum_magnitudes(values: Floats, lanes: Doubles) -> float:
     """The sum of |x|."""
     lanes[:] = 0.0
@@ -39,7 +40,7 @@ def sum_magnitudes(values: Floats, lanes: Doubles) -> float:
     return fold(lanes)
 
 
-@kernel
+@compiled
 def sum_squares(values: Floats, centre: np.float32, lanes: Doubles) -> float:
     """The sum of (x - centre)^2; the difference is fp32, so its square in fp64 is exact."""
     lanes[:] = 0.0
@@ -51,7 +52,7 @@ def sum_squares(values: Floats, centre: np.float32, lanes: Doubles) -> float:
     return fold(lanes)
 
 
-@kernel
+@compiled
 def fold(lanes: Doubles) -> float:
     """The sum of the lanes; they are overwritten."""
     half = LANES // 2
@@ -62,7 +63,7 @@ def fold(lanes: Doubles) -> float:
     return float(lanes[0])
 
 
-@kernel
+@compiled
 def bin_means(values: Floats, codes: Bytes, means: Floats) -> None:
     """Fill `means`, fp32 [bins], with the mean of the values that have each code, all below `bins`.
 

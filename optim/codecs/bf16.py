@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.optim.codecs.blockwise import VALUE_BITS, Blockwise, Format, Table
+from atoll.optim.compiled import compiled
 from atoll.optim.flat import Floats
-from atoll.optim.kernels import Words, kernel, largest
+from atoll.optim.kernels import Words, largest
 
 CODE_MOST = np.uint16(VALUE_BITS >> np.uint32(16))
 """VALUE_MAX, which has no lower half: rounding never leads beyond it."""
 
 
-@kernel
+@compiled
 def quantise(words: Words, table: Floats, codes: NDArray[np.uint16], block: int) -> bool:
     """Fill codes; there is no table. See `Quantise`."""
     if largest(words) > VALUE_BITS:
@@ -28,7 +29,7 @@ def quantise(words: Words, table: Floats, codes: NDArray[np.uint16], block: int)
     return True
 
 
-@kernel
+@compiled
 def restore(codes: NDArray[np.uint16], table: Floats, words: Words, block: int) -> bool:
     """The number whose upper half the code is; False beyond VALUE_MAX, or if it is not finite."""
     most = np.uint16(0)

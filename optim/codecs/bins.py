@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from atoll.optim.compiled import compiled
 from atoll.optim.flat import NORMAL_MIN, Floats
-from atoll.optim.kernels import Bytes, Words, kernel
+from atoll.optim.kernels import Bytes, Words
 from atoll.optim.sums import Doubles, bin_means, sum_squares
 
 SPAN = 6.0
 """Standard deviations from the first bin to the last, or as near as rounding to whole bins comes."""
 
 
-@kernel
+@compiled
 def fill_bins(values: Floats, centre: np.float32, codes: Bytes, means: Floats, lanes: Doubles) -> None:
     """Fill the codes of one block, uint8 [n], and the mean of each bin, fp32 [bins].
 
@@ -30,7 +31,7 @@ def fill_bins(values: Floats, centre: np.float32, codes: Bytes, means: Floats, l
     bin_means(values, codes, means)
 
 
-@kernel
+@compiled
 def restore(codes: Bytes, means: Floats, words: Words, block: int) -> bool:
     """The mean of each code's bin, see `Restore`. Every code has one, for there are 2^bits bins."""
     blocks = -(-words.size // block)

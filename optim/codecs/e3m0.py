@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.optim.codecs.blockwise import VALUE_BITS, Blockwise, Format, Table
+from atoll.optim.compiled import compiled
 from atoll.optim.flat import NORMAL_MIN, VALUE_MAX, Floats
-from atoll.optim.kernels import Bytes, Words, contains, kernel, largest
+from atoll.optim.kernels import Bytes, Words, contains, largest
 
 LARGEST = np.float32(16)
 SCALE_LEAST = np.float32(4 * NORMAL_MIN)
@@ -30,7 +31,7 @@ EIGHTH = np.uint16(0x3E00)
 SIGN_SHIFT, SIGN = np.uint16(12), np.uint16(8)
 
 
-@kernel
+@compiled
 def quantise(words: Words, scales: Floats, codes: Bytes, block: int) -> bool:
     """Fill scales and codes: 0 for zero, else exponent + 3, plus 8 if negative; see `Quantise`."""
     upper = np.empty(block, dtype=np.uint16)
@@ -52,7 +53,7 @@ def quantise(words: Words, scales: Floats, codes: Bytes, block: int) -> bool:
     return True
 
 
-@kernel
+@compiled
 def nearest(upper: NDArray[np.uint16], codes: Bytes) -> None:
     """The code of each scaled value, from its upper half: no border between two codes has lower bits.
 
@@ -68,7 +69,7 @@ def nearest(upper: NDArray[np.uint16], codes: Bytes) -> None:
         codes[element] = code | (negative if code > 0 else np.uint16(0))
 
 
-@kernel
+@compiled
 def restore(codes: Bytes, scales: Floats, words: Words, block: int) -> bool:
     """Power of two * scale, exact; False if a code is 8, a negative zero."""
     refused = False

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.optim.codecs.blockwise import VALUE_BITS, Blockwise, Format, Table
+from atoll.optim.compiled import compiled
 from atoll.optim.flat import Floats
-from atoll.optim.kernels import Words, kernel, largest
+from atoll.optim.kernels import Words, largest
 
 CODE_MOST = np.uint16(0x7BFF)
 """65504. Above it come infinity and NaN."""
@@ -26,7 +27,7 @@ HALF = np.float32(0.5)
 HALF_BITS = np.uint32(HALF.view(np.uint32))
 
 
-@kernel
+@compiled
 def quantise(words: Words, table: Floats, codes: NDArray[np.uint16], block: int) -> bool:
     """Fill codes; there is no table. See `Quantise`."""
     if largest(words) > VALUE_BITS:
@@ -41,7 +42,7 @@ def quantise(words: Words, table: Floats, codes: NDArray[np.uint16], block: int)
     return True
 
 
-@kernel
+@compiled
 def restore(codes: NDArray[np.uint16], table: Floats, words: Words, block: int) -> bool:
     """The same number in fp32, exact; False if it is not finite."""
     most = np.uint16(0)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import numpy as np
 
 from atoll.optim.codecs.blockwise import VALUE_BITS, Blockwise, Format, Table
+from atoll.optim.compiled import compiled
 from atoll.optim.flat import NORMAL_MIN, VALUE_MAX, Floats
-from atoll.optim.kernels import Bytes, Words, contains, kernel, largest
+from atoll.optim.kernels import Bytes, Words, contains, largest
 
 CODE_MAX = np.float32(7)
 
 
-@kernel
+@compiled
 def quantise(words: Words, scales: Floats, codes: Bytes, block: int) -> bool:
     """Fill scales and codes 0 to 15, of which 9 to 15 stand for -7 to -1; see `Quantise`."""
     for place in range(scales.size):
@@ -36,7 +37,7 @@ def quantise(words: Words, scales: Floats, codes: Bytes, block: int) -> bool:
     return True
 
 
-@kernel
+@compiled
 def restore(codes: Bytes, scales: Floats, words: Words, block: int) -> bool:
     """code * scale; False if a code is 8, which would be -8."""
     refused = False

@@ -13,13 +13,14 @@ from __future__ import annotations
 import numpy as np
 
 from atoll.optim.codecs.blockwise import VALUE_BITS, Blockwise, Format, Table
+from atoll.optim.compiled import compiled
 from atoll.optim.flat import NORMAL_MIN, VALUE_MAX, Floats
-from atoll.optim.kernels import Bytes, Words, contains, kernel, largest
+from atoll.optim.kernels import Bytes, Words, contains, largest
 
 CODE_MAX = np.float32(127)
 
 
-@kernel
+@compiled
 def quantise(words: Words, scales: Floats, codes: Bytes, block: int) -> bool:
     """Fill scales and two's complement codes; see `Quantise`."""
     for place in range(scales.size):
@@ -38,7 +39,7 @@ def quantise(words: Words, scales: Floats, codes: Bytes, block: int) -> bool:
     return True
 
 
-@kernel
+@compiled
 def restore(codes: Bytes, scales: Floats, words: Words, block: int) -> bool:
     """code * scale; False if a code is -128."""
     refused = False

@@ -11,12 +11,13 @@ from __future__ import annotations
 import numpy as np
 
 from atoll.optim.codecs.blockwise import VALUE_BITS, Blockwise, Format, Table
+from atoll.optim.compiled import compiled
 from atoll.optim.flat import NORMAL_MIN, Floats
-from atoll.optim.kernels import Bytes, Words, kernel, largest
+from atoll.optim.kernels import Bytes, Words, largest
 from atoll.optim.sums import LANES, sum_magnitudes
 
 
-@kernel
+@compiled
 def quantise(words: Words, scales: Floats, codes: Bytes, block: int) -> bool:
     """Fill scales and codes, 1 for what is below zero; see `Quantise`."""
     lanes = np.empty(LANES)
@@ -33,7 +34,7 @@ def quantise(words: Words, scales: Floats, codes: Bytes, block: int) -> bool:
     return True
 
 
-@kernel
+@compiled
 def restore(codes: Bytes, scales: Floats, words: Words, block: int) -> bool:
     """The scale, negative for code 1. Every code stands for something."""
     for place in range(scales.size):

@@ -13,14 +13,15 @@ import numpy as np
 
 from atoll.optim.codecs.bins import fill_bins, restore
 from atoll.optim.codecs.blockwise import VALUE_BITS, Blockwise, Format, Table
+from atoll.optim.compiled import compiled
 from atoll.optim.flat import Floats
-from atoll.optim.kernels import Bytes, Words, kernel, largest
+from atoll.optim.kernels import Bytes, Words, largest
 from atoll.optim.sums import LANES, sum_values
 
 BINS = 4
 
 
-@kernel
+@compiled
 def quantise(words: Words, means: Floats, codes: Bytes, block: int) -> bool:
     """Fill the tables of means, [blocks * 4], and codes 0 to 3; see `Quantise`."""
     lanes = np.empty(LANES)

@@ -4,7 +4,6 @@ import struct
 from math import isqrt
 
 import hypothesis.strategies as st
-import numba
 import numpy as np
 import pytest
 import torch
@@ -12,7 +11,7 @@ from hypothesis import example, given, settings
 from optim_vectors import integers_to_floats, tensor, usual_vectors, vectors
 from torch import Tensor
 
-from atoll.optim import kernels, reference_codecs
+from atoll.optim import reference_codecs
 from atoll.optim.codecs import CODECS, HEADER_BYTES, codec
 from atoll.optim.codecs.blockwise import PIECE
 from atoll.optim.feedback import Residual
@@ -78,9 +77,8 @@ def test_payload_bytes_follow_from_the_number_of_elements(name: str, numel: int)
     assert codec(name).payload_bytes(numel) == 16 + blocks * table + (numel * code_bits + 7) // 8
 
 
-@each_of("name", [name for name in CODECS if name != "projection"])
+@each_of("name", ["fp32", *DENSE])
 def test_parts_cut_at_blocks_decode_like_the_whole(name: str) -> None:
-    """All but the projection: its directions are drawn from a payload's own values."""
     each = codec(name)
     x = integers_to_floats(PIECE + 3 * each.block + 1_000, 4)
     cut = 2 * each.block
@@ -280,21 +278,3 @@ def test_packed_codes_are_one_long_number(code_bits: int, data: st.DataObject) -
     back = np.full(codes.size, 255, dtype=np.uint8)
     unpack(out, code_bits, back)
     assert back.tolist() == codes.tolist()
-
-
-def test_a_kernel_runs_where_compiled_code_cannot_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, asked = numba.njit, []
-
-    def without_folders(**options: object) -> object:
-        asked.append(options["cache"])
-        if options["cache"]:
-            raise RuntimeError("cannot cache function 'twice': no locator available for file 'x'")
-        return real(**options)
-
-    monkeypatch.setattr(numba, "njit", without_folders)
-    assert kernels.kernel(twice)(21) == 42
-    assert asked == [True, False]
-
-
-def twice(number: int) -> int:
-    return 2 * number
