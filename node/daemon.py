@@ -97,6 +97,7 @@ class Daemon:
         self.peer = Peer(self.config, key, ledger, self.disk.load_saved(ledger))
         self.peer.paused = self.disk.paused
         self.network.store.put(self.signed.raw, round=FOREVER, kind="state")
+        self.numbers.warm()
         for fragment in range(self.numbers.fragments):
             self.numbers.part_bytes(fragment, 1)
         held = []

@@ -53,6 +53,11 @@ class Numbers:
         self._numels_of: dict[int, set[int]] = {}
         self._refs: list[tuple[BlobRef, BlobRef]] = []
 
+    def warm(self) -> None:
+        """Have the codec compiled, or its machine code loaded, before a round waits for it."""
+        numel = max(1, self.codec.block)
+        self.codec.decode(self.codec.encode(torch.zeros(numel)), numel)
+
     # ---- sizes ----------------------------------------------------------------------------------
 
     def bounds(self, fragment: int, parts: int) -> tuple[tuple[int, int], ...]:

@@ -1,12 +1,12 @@
 """The numbers: what happens to tensors between two commits of the ledger.
 
-Lives here: the layout of a model as one flat fp32 vector, pseudo-gradients, the payload codecs, the
-error-feedback residual, the weighted mean in contributor order, outer Nesterov, digests of tensors.
-Does not live here: sockets, files, clocks, asyncio, randomness, models. Imports numpy and torch only.
+Lives here: the layout of a model as one flat fp32 vector, its fragments, pseudo-gradients, the payload
+codecs, the error-feedback residual, the weighted mean in contributor order, outer rules, digests of tensors.
+Does not live here: sockets, files, clocks, asyncio, models. Imports numpy, torch and numba only.
 Everything that must agree on every peer is elementwise fp32 on the CPU with one rounding per
 operation: no fused multiply-add, and no reduction whose order depends on threads or hardware.
 Start at `layout` (what a flat vector is), then follow a round: `pseudo_gradient`, `feedback`, `codecs`,
-`mean`, `nesterov`, `digest`. `reference` says the same in slow plain Python; the tests compare the two.
+`mean`, `rules`, `digest`. The modules `reference*` say the same in slow plain Python; tests compare the two.
 `diloco` is all of it around a user's own training loop: `from atoll.optim import DiLoCo`.
 The names below are looked up when first used, so that commands which need none start without torch.
 """

@@ -189,6 +189,10 @@ def test_co2_without_penalty_and_bound_is_heavy_ball_sgd() -> None:
     assert not torch.allclose(clipped, theirs.detach(), rtol=0, atol=1e-2)
 
 
+TINY = 2.0**-120
+"""Where fp32 products become subnormal their error is no longer relative."""
+
+
 @given(UPDATES, MU)
 def test_co2_divides_a_late_update_by_how_far_the_anchor_moved(updates: list[list[float]], mu: float) -> None:
     rule = Co2Rule(1.0, mu, inf, "gap")
@@ -200,7 +204,7 @@ def test_co2_divides_a_late_update_by_how_far_the_anchor_moved(updates: list[lis
         rule.step_(anchor, state, tensor(update))
         expected = before.double() * mu + tensor(update).double() / penalties[-1]
         size = float(before.abs().max() + tensor(update).abs().max())
-        assert torch.allclose(state[0].double(), expected, rtol=0, atol=2e-6 * size)
+        assert torch.allclose(state[0].double(), expected, rtol=0, atol=2e-6 * size + TINY)
     assert all(1 <= penalty <= 11 for penalty in penalties)
 
 
