@@ -33,8 +33,10 @@ from atoll.protocol.wire import messages_pb2 as wire
 
 SESSION_KEY = "session-bin"
 CONNECT_S = 3.0
+REACH_S = 10.0
 WRITE_STALL_S = 30.0
 LINKS_MAX = 64
+CALLERS_MAX = 1024
 CALLS_MAX = 512
 """Calls that a server works on at once; more are refused by gRPC itself."""
 
@@ -91,6 +93,7 @@ class DirectServer(PeerServicer):
         self._host, self._run_id, self._traffic = host, run_id, traffic
         self._door = Doorkeeper(identity.certificate, run_id)
         self._pulls: Counter[PeerId] = Counter()
+        self._callers: OrderedDict[PeerId, None] = OrderedDict()
         self._server = grpc.aio.server(options=_SERVER, maximum_concurrent_rpcs=CALLS_MAX)
         self._credentials = grpc.ssl_server_credentials(
             [(identity.certificate_key_pem, identity.certificate_pem)]
@@ -115,7 +118,18 @@ class DirectServer(PeerServicer):
         return self._door.greet(request, time.monotonic())
 
     async def Prove(self, request: wire.Proof, context: grpc.aio.ServicerContext) -> wire.Session:
-        return self._door.prove(request, time.monotonic())
+        session = self._door.prove(request, time.monotonic())
+        if session.token:
+            caller = peer_id(request.public_key)
+            self._callers[caller] = None
+            self._callers.move_to_end(caller)
+            if len(self._callers) > CALLERS_MAX:
+                self._callers.popitem(last=False)
+        return session
+
+    def was_called_by(self, peer: PeerId) -> bool:
+        """Whether this peer has proven itself here: the address works for it."""
+        return peer in self._callers
 
     async def Deliver(self, request: wire.Envelope, context: grpc.aio.ServicerContext) -> wire.Receipt:
         caller = self._caller(context)
@@ -236,6 +250,11 @@ class Direct:
     async def send(self, record: Record, envelope: wire.Envelope, timeout_s: float) -> wire.Receipt:
         async with self._using(record) as link:
             return await _bounded(link, self._deliver(link, envelope), timeout_s)
+
+    async def reach(self, record: Record) -> None:
+        """Have a session with the peer, or know that there is none to be had."""
+        async with self._using(record) as link:
+            await _bounded(link, link.session(self._key), REACH_S)
 
     async def pull(
         self,

@@ -9,6 +9,7 @@ before the last chunk is an error; libp2p does not tell whether its end was mean
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -177,6 +178,11 @@ class Streams:
             await asyncio.wait_for(self._stream(record, ref, sink, kind, stall_s), timeout_s)
         except asyncio.TimeoutError:
             raise self._lost(record, f"not done in {timeout_s:g} s") from None
+
+    async def hold_door(self, record: Record) -> None:
+        """Be connected to a peer, so that it can open streams to here: a NAT lets in who was called first."""
+        with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
+            await self._libp2p.connect(record.peer, record.multiaddrs, CONNECT_S)
 
     async def close(self) -> None:
         """Nothing is held between calls; p2pd keeps the connections and is closed with the DHT."""

@@ -97,7 +97,7 @@ def sweep() -> None:
 class Lab:
     """Some hosts, and a switch between them; `close` ends what runs in them and removes them.
 
-    Addresses are 10.77.0.1, 10.77.0.2, … in the order of the hosts, those that others see.
+    Addresses are 11.77.0.1, 11.77.0.2, … in the order of the hosts, those that others see.
     """
 
     def __init__(self, *hosts: Host, link: Link = Link()) -> None:
@@ -200,4 +200,4 @@ LabMaker = Callable[..., Lab]
 
 
 def _address(place: int) -> str:
-    return f"10.77.0.{place + 1}"
+    return f"11.77.0.{place + 1}"
