@@ -358,10 +358,11 @@ class Daemon:
 
         One that a recovery made void meanwhile is dropped: no commit leads to it any more.
         """
-        anchor, momentum, residual = await self._compute(self.numbers.copies)
         if rewound != self._rewound:
             return
+        copying = asyncio.get_running_loop().run_in_executor(self.worker, self.numbers.copies)
         self.feed(state)
+        anchor, momentum, residual = await copying
         if self.evaluator is not None and not self.peer.paused:
             self.evaluator.evaluate(state.round, anchor)
         await self._write(self._save, state, anchor, momentum, residual)

@@ -13,9 +13,9 @@ import socket
 import ssl
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -24,7 +24,15 @@ from atoll.node.identity import CERTIFICATE_NAME, Identity
 from atoll.node.rpc.peer_pb2_grpc import PeerServicer, PeerStub, add_PeerServicer_to_server
 from atoll.node.sessions import UNKNOWN, Doorkeeper, answer
 from atoll.node.traffic import Kind, Traffic
-from atoll.node.transport import MESSAGE_BYTES_MAX, STALL_S, BlobSink, Host, Refused, Unreachable
+from atoll.node.transport import (
+    MESSAGE_BYTES_MAX,
+    STALL_S,
+    BlobSink,
+    Host,
+    Refused,
+    Unreachable,
+    read_chunk,
+)
 from atoll.protocol.envelope import Record
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, peer_id
@@ -86,6 +94,16 @@ CALL_SENT, CALL_RECEIVED = 130, 55
 """What a call and its answer cost beside their messages on a channel in use (measured by a proxy)."""
 
 
+PULL = "/atoll.Peer/Pull"
+
+
+def _pull_handler(pull: Callable[..., Any]) -> grpc.RpcMethodHandler:
+    """The generated handler, but for a stream that is written from views."""
+    return grpc.unary_stream_rpc_method_handler(
+        pull, wire.BlobRequest.FromString, lambda chunk: chunk.SerializeToString()
+    )
+
+
 class DirectServer(PeerServicer):
     """Serves a host to the callers who prove themselves."""
 
@@ -99,6 +117,7 @@ class DirectServer(PeerServicer):
             [(identity.certificate_key_pem, identity.certificate_pem)]
         )
         add_PeerServicer_to_server(self, self._server)
+        self._server.add_registered_method_handlers("atoll.Peer", {"Pull": _pull_handler(self.Pull)})
         self.port = 0
 
     async def start(self, listen: str) -> int:
@@ -192,6 +211,7 @@ class _Link:
             if self._channel is None:
                 self._channel = await self._dial()
             stub = PeerStub(self._channel)
+            stub.Pull = self._channel.unary_stream(PULL, wire.BlobRequest.SerializeToString, read_chunk)
             if not self.token:
                 self.token = await self._prove(stub, key)
         return stub, [(SESSION_KEY, self.token)]

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from atoll.node import transport
 from atoll.node.dht import Libp2p
 from atoll.node.traffic import Kind, Traffic
-from atoll.node.transport import MESSAGE_BYTES_MAX, STALL_S, BlobSink, Host, Refused, Unreachable
+from atoll.node.transport import MESSAGE_BYTES_MAX, STALL_S, BlobSink, Host, Piece, Refused, Unreachable
 from atoll.protocol.envelope import Record
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, peer_id
@@ -46,7 +46,7 @@ def _protocol(run_id: Digest, call: str) -> str:
     return f"/atoll/1/{run_id}/{call}"
 
 
-async def _write(writer: asyncio.StreamWriter, message: Message) -> int:
+async def _write(writer: asyncio.StreamWriter, message: Message | Piece) -> int:
     data = message.SerializeToString()
     writer.write(len(data).to_bytes(4, "big"))
     writer.write(data)
@@ -122,7 +122,7 @@ class StreamServer:
                     return
 
     async def _answer(
-        self, writer: asyncio.StreamWriter, message: Message, kind: Kind, caller: PeerId
+        self, writer: asyncio.StreamWriter, message: Message | Piece, kind: Kind, caller: PeerId
     ) -> bool:
         """Write a frame; False if the caller is gone or does not read."""
         try:
