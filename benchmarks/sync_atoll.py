@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -56,6 +57,7 @@ class DrawnTrainer:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
+        await asyncio.wait(waits)
         done = self.go.is_set()
         self.go.clear()
         return TrainResult(int(done), TOKENS * done, 0.0, 0.0, True, 0.0)
@@ -79,7 +81,13 @@ def watch(daemon: Daemon) -> None:
             say(trained=event.round, at_s=time.monotonic())
         feed(event)
 
-    daemon.feed = told  # type: ignore[method-assign]
+    save_local = daemon.disk.save_local
+
+    def saved(round_: int, residual: torch.Tensor) -> None:
+        save_local(round_, residual)
+        say(saved=round_)
+
+    daemon.feed, daemon.disk.save_local = told, saved  # type: ignore[method-assign]
     if daemon.training is not None:
         daemon.training._feed = told
 
@@ -120,6 +128,10 @@ async def main() -> None:
         linger_s=1e6,
     )
     tasks = []
+    if trace := os.environ.get("SYNC_TRACE"):
+        import runpy
+
+        runpy.run_path(trace)
 
     def hook(server: Any, daemon: Daemon) -> None:
         watch(daemon)

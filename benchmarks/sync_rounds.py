@@ -145,7 +145,11 @@ def _dumped(peer: Peer, path: Path) -> NDArray[np.float32]:
 
 
 def _trains(worker: Peer, round_: int | None = None) -> int:
-    return int(worker.hear("trains", round_)["trains"])
+    """Wait until a worker trains, and has nothing left to write of the round before."""
+    found = int(worker.hear("trains", round_)["trains"])
+    if round_ is not None:
+        worker.hear("saved", round_ - 1)
+    return found
 
 
 def _go(workers: Sequence[Peer], round_: int) -> tuple[float, list[dict[str, Any]]]:
