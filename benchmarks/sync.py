@@ -3,11 +3,15 @@
     python benchmarks/sync.py --peers 4 --params 25000000 --codec int8 --json
     python benchmarks/sync.py --peers 4 --params 25000000 --mbit 100 --rtt-ms 40     # needs root, see netlab
 
-Atoll is timed from the moment the trainers hand over (encode, offer, plan, exchange, votes, commit, outer step,
-digest of the new anchor) until the last peer has the new state; hivemind from the moment an assembled group may
-begin until the last peer has the mean. Both in the same run, on the same vectors, best of some rounds. At last
-a peer of each is killed mid-way. Hivemind 1.1.12 lives in an environment of its own, made once under the cache
-folder. The witness that begins the run leaves before anything is timed.
+Atoll is timed from the moment the trainers hand over (encode, offer, plan, exchange, votes, commit, outer
+step, digest of the new anchor) until the last peer has the new state; hivemind from the moment an assembled
+group may begin until the last peer has the mean. Both in the same run, on the same vectors, best of some
+rounds. At last a peer of each is killed mid-way, where there are three: one of two is no majority, and waits.
+Hivemind 1.1.12 lives in an environment of its own, made once under the cache folder. The witness that begins
+the run leaves before anything is timed.
+
+Bytes are those of all peers against 2 (P - 1) payloads: on a shaped link by the interfaces' own count, with
+TCP, IP and Ethernet in it; `bytes_counted_vs_bound` is the nodes' own, control included.
 """
 
 from __future__ import annotations
@@ -70,7 +74,7 @@ def compare(asked: Asked, folder: Path, lab: Lab | None) -> dict[str, Any]:
         bound_s = ours["bytes_bound_each"] / (asked.mbit * 1e6 / 8)
         result |= {"bound_s": bound_s, "ratio_to_bound": ours["atoll_s"] / bound_s}
     if asked.rival:
-        theirs = sync_rounds.hivemind(asked, hivemind_python(), place, exact)
+        theirs = sync_rounds.hivemind(asked, folder / "hivemind", hivemind_python(), place, exact)
         result |= theirs
         result["ratio_to_hivemind"] = ours["atoll_s"] / theirs["hivemind_allreduce_s"]
     return result

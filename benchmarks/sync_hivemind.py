@@ -14,12 +14,12 @@ import warnings
 
 warnings.simplefilter("ignore")
 
-import hivemind
-import numpy as np
-import torch
-from hivemind.averaging.control import AveragingStage
-from hivemind.compression import Float16Compression, NoCompression, Uniform8BitQuantization
-from sync_vectors import drawn, say
+import hivemind  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from hivemind.averaging.control import AveragingStage  # noqa: E402
+from hivemind.compression import Float16Compression, NoCompression, Uniform8BitQuantization  # noqa: E402
+from sync_vectors import drawn, say  # noqa: E402
 
 CODECS = {"fp32": NoCompression, "fp16": Float16Compression, "int8": Uniform8BitQuantization}
 TIMEOUT_S = 300
@@ -67,7 +67,7 @@ def main() -> None:
             step.allow_allreduce()
             try:
                 done = step.result(TIMEOUT_S) is not None
-            except Exception as error:  # whatever hivemind raises is a result
+            except Exception as error:  # noqa: BLE001  whatever hivemind raises is a result
                 say(failed=repr(error), at_s=time.monotonic())
                 continue
             at_s = time.monotonic()

@@ -231,9 +231,11 @@ def _killed(workers: Sequence[Peer], round_: int, usual_s: float) -> dict[str, A
 # ---- hivemind -------------------------------------------------------------------------------------
 
 
-def hivemind(asked: Any, python: str, place: Place, exact: NDArray[np.float64]) -> dict[str, Any]:
+def hivemind(
+    asked: Any, folder: Path, python: str, place: Place, exact: NDArray[np.float64]
+) -> dict[str, Any]:
     """The same by hivemind, with the codec asked for."""
-    folder = Path(exact_folder())
+    folder.mkdir()
     peers: list[Peer] = []
     told = {
         "params": asked.params,
@@ -280,12 +282,6 @@ def hivemind(asked: Any, python: str, place: Place, exact: NDArray[np.float64]) 
         end(peers)
 
 
-def exact_folder() -> str:
-    import tempfile
-
-    return tempfile.mkdtemp(prefix="atoll-sync-hivemind-")
-
-
 def _averaged(
     workers: Sequence[Peer], place: Place, victim: Peer | None = None, after_s: float = 0.0
 ) -> Timed:
@@ -293,7 +289,8 @@ def _averaged(
     while True:
         for worker in workers:
             worker.say(match=True)
-        if all([worker.hear("matched")["matched"] for worker in workers]):
+        matched = [worker.hear("matched")["matched"] for worker in workers]  # every answer is taken
+        if all(matched):
             break
     cpu_s, wire = sum(w.cpu_s() for w in workers), place.wire_bytes()
     begun_s = time.monotonic()

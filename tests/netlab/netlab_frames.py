@@ -15,9 +15,6 @@ _IP = VNET_BYTES + ETHERNET_BYTES
 _TCP, _UDP, _ICMP = 6, 17, 1
 _NEEDS_CHECKSUM = 1
 _CHECKSUM_AT = {_TCP: 16, _UDP: 6}
-WIRE_EXTRA_BYTES = 24
-"""Preamble, frame check and gap of Ethernet."""
-
 Flow = tuple[int, int, bytes, int]
 """Protocol, port inside, address and port outside."""
 
@@ -88,14 +85,14 @@ def packet(frame: bytearray) -> Packet | None:
 
 
 def wire_bytes(packet: Packet) -> int:
-    """Bytes on the wire, all segments' headers included."""
+    """Bytes of the Ethernet frames that carry it, each with its headers, as the kernel counts them."""
     frame = packet.frame
     whole, segment = len(frame) - VNET_BYTES, struct.unpack_from("<H", frame, 4)[0]
     if not frame[1] or packet.protocol != _TCP:
-        return whole + WIRE_EXTRA_BYTES
+        return whole
     headers = packet.transport - VNET_BYTES + 4 * (frame[packet.transport + 12] >> 4)
     segments = -(-(whole - headers) // segment)
-    return whole + (segments - 1) * headers + segments * WIRE_EXTRA_BYTES
+    return whole + (segments - 1) * headers
 
 
 def _sum(data: bytes | bytearray) -> int:
