@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -128,10 +127,6 @@ async def main() -> None:
         linger_s=1e6,
     )
     tasks = []
-    if trace := os.environ.get("SYNC_TRACE"):
-        import runpy
-
-        runpy.run_path(trace)
 
     def hook(server: Any, daemon: Daemon) -> None:
         watch(daemon)
