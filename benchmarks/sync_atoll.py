@@ -49,7 +49,16 @@ class DrawnTrainer:
     async def start(cls, config: TrainerConfig, progress: Any) -> DrawnTrainer:
         return cls()
 
-    async def train(self, round: int, steps: int, member: int, members: int, first_step: int) -> TrainResult:
+    async def train(
+        self,
+        round: int,
+        steps: int,
+        member: int,
+        members: int,
+        first_step: int,
+        fragment: int = 0,
+        fresh: bool = True,
+    ) -> TrainResult:
         self._early.clear()
         say(trains=round, members=members)
         waits = [asyncio.ensure_future(event.wait()) for event in (self.go, self._early)]
@@ -64,6 +73,7 @@ class DrawnTrainer:
     def stop_early(self) -> None:
         self._early.set()
 
+    def merge(self, fragment: int) -> None: ...
     async def save_inner(self, path: Path) -> None: ...
     async def load_inner(self, path: Path) -> None: ...
     async def close(self) -> None: ...

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import socket
 import ssl
 import time
 from collections import Counter, OrderedDict
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 import grpc
 
 from atoll.node import transport
+from atoll.node.addresses import check_free, split_address
 from atoll.node.identity import CERTIFICATE_NAME, Identity
 from atoll.node.rpc.peer_pb2_grpc import PeerServicer, PeerStub, add_PeerServicer_to_server
 from atoll.node.sessions import UNKNOWN, Doorkeeper, answer
@@ -408,27 +408,3 @@ async def fetch_certificate(address: str) -> bytes:
         return writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
     finally:
         writer.transport.abort()
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port` or `[v6]:port`; ValueError otherwise."""
-    host, mark, port = address.rpartition(":")
-    if not mark or not host or not (port.isdecimal() and int(port) < 65536):
-        raise ValueError(f"not host:port: {address[:80]!r}")
-    return host.strip("[]"), int(port)
-
-
-def check_free(listen: str) -> None:
-    """ConfigError unless a server could listen on `host:port` now; gRPC itself only says that it failed."""
-    right = "host:port of this machine with a free port, or port 0 for any"
-    try:
-        host, port = split_address(listen)
-        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, ValueError) as error:
-        raise ConfigError(str(error), f"listen {listen}", right) from None
-    with socket.socket(family, kind) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(where)
-        except OSError as error:
-            raise ConfigError(f"port {port}: {error.strerror}", f"listen {listen}", right) from None

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from atoll import __version__
+from atoll.node.addresses import split_address
 from atoll.node.blobs import BlobStore, Fetcher
 from atoll.node.config import NodeConfig
 from atoll.node.dht import Dht, DhtConfig
-from atoll.node.direct import Direct, DirectServer, split_address
+from atoll.node.direct import Direct, DirectServer
 from atoll.node.identity import Identity
 from atoll.node.router import Router
 from atoll.node.streams import Streams, StreamServer
