@@ -36,7 +36,7 @@ def net(permitted: None) -> Iterator[Lab]:
 def swarm(net: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
     swarm = Swarm(tmp_path_factory.mktemp("shaped"), Anchors())
     try:
-        run = story.RUN.format(rounds=10_000, steps=4, workers=2).replace("127.0.0.1", "0.0.0.0")
+        run = story.RUN.format(rounds=10_000, steps=4, workers=2, rules="").replace("127.0.0.1", "0.0.0.0")
         (swarm.folder / "RUN.toml").write_text(run)
         with net.inside(COORDINATOR):
             start_coordinator(swarm)
