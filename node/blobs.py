@@ -162,7 +162,7 @@ class Sink:
     def received(self) -> int:
         return self._received
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         until = self._received + len(data)
         if until > self._ref.size:
             raise RemoteProtocolError(f"more than the {self._ref.size} bytes of the blob")

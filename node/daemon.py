@@ -29,7 +29,7 @@ from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol.commits import Body, Kind
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
-from atoll.protocol.ids import BlobRef, PeerId, short
+from atoll.protocol.ids import BlobRef, Digest, PeerId, short
 from atoll.protocol.keys import Signer
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import SignedManifest
@@ -84,6 +84,7 @@ class Daemon:
         self._queue: asyncio.Queue[e.Event | _Unread | _Asked] = asyncio.Queue()
         self._waiting: Counter[PeerId] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._keeping: dict[tuple[Digest, str], asyncio.Task[None]] = {}
         self._failed: BaseException | None = None
         self._dropped_before = self._rewound = 0
         self._known: tuple[str, ...] = ()
@@ -323,19 +324,30 @@ class Daemon:
             view = await self.network.fetcher.fetch(
                 fetch.ref, fetch.holders, round=round_, kind=kind, timeout_s=timeout_s
             )
-            await self._compute(self.numbers.check, view)
+            await self._once(fetch, view, round_)
         except RemoteProtocolError as error:
             self.network.store.forget(fetch.ref.digest)
             self.network.reject(str(error), blob=fetch.ref.digest[:12])
             self.feed(e.BlobFailed(fetch.ref.digest))
-            return
         except (FetchFailed, StoreFull) as error:
             log.info("not fetched", reason=str(error))
             self.feed(e.BlobFailed(fetch.ref.digest))
-            return
+        else:
+            self.feed(e.BlobArrived(fetch.ref.digest))
+
+    async def _once(self, fetch: a.Fetch, view: memoryview, round_: int) -> None:
+        """Check and keep a blob, once for all who ask for it at a time: a repeated message asks again."""
+        name = (fetch.ref.digest, fetch.kind)
+        keeping = self._keeping.get(name)
+        if keeping is None:
+            keeping = self._keeping[name] = asyncio.ensure_future(self._accept(fetch, view, round_))
+            keeping.add_done_callback(lambda _: self._keeping.pop(name))
+        await asyncio.shield(keeping)
+
+    async def _accept(self, fetch: a.Fetch, view: memoryview, round_: int) -> None:
+        await self._compute(self.numbers.check, view)
         if fetch.kind == "result":
             await self._write(self.disk.save_result, round_, fetch.ref, view)
-        self.feed(e.BlobArrived(fetch.ref.digest))
 
     async def _aggregate(self, action: a.Aggregate) -> None:
         store = self.network.store
@@ -359,10 +371,11 @@ class Daemon:
 
         One that a recovery made void meanwhile is dropped: no commit leads to it any more.
         """
-        anchor, momentum, residual = await self._compute(self.numbers.copies)
         if rewound != self._rewound:
             return
+        copying = asyncio.get_running_loop().run_in_executor(self.worker, self.numbers.copies)
         self.feed(state)
+        anchor, momentum, residual = await copying
         if self.evaluator is not None and not self.peer.paused:
             self.evaluator.evaluate(state.round, anchor)
         await self._write(self._save, state, anchor, momentum, residual)

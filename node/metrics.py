@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from atoll.node.direct import split_address
+from atoll.node.addresses import split_address
 from atoll.protocol.errors import ConfigError
 
 

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from atoll import __version__
+from atoll.node.addresses import split_address
 from atoll.node.blobs import BlobStore, Fetcher
 from atoll.node.config import NodeConfig
 from atoll.node.dht import Dht, DhtConfig
-from atoll.node.direct import Direct, DirectServer, split_address
+from atoll.node.direct import Direct, DirectServer
 from atoll.node.identity import Identity
 from atoll.node.router import Router
 from atoll.node.streams import Streams, StreamServer
@@ -37,6 +38,8 @@ SENDS_PENDING_MAX = 2048
 QUEUED_PER_PEER_MAX = 256
 REASONS_MAX = 256
 WILDCARDS = ("0.0.0.0", "::")
+LOOPBACKS = ("127.0.0.1", "::1")
+DOORS_MAX = 64
 FIND_S, FIND_SLOW_S = 1.0, 15.0
 log = structlog.get_logger("atoll.network")
 
@@ -46,9 +49,13 @@ says what is wrong with them."""
 
 
 def _hosts(multiaddrs: tuple[str, ...]) -> list[str]:
-    """The addresses of this machine that libp2p found, for a server that listens on all of them."""
+    """The addresses of this machine that libp2p found, for a server that listens on all of them.
+
+    Its loopback only if there is no other: to another machine, that is the other machine.
+    """
     parts = [address.split("/") for address in multiaddrs]
-    return list(dict.fromkeys(part[2] for part in parts if part[1] in ("ip4", "ip6")))
+    hosts = dict.fromkeys(part[2] for part in parts if part[1] in ("ip4", "ip6"))
+    return [host for host in hosts if host not in LOOPBACKS] or list(hosts)
 
 
 class Network:
@@ -86,8 +93,9 @@ class Network:
                 await self._direct_server.stop()
             await self.dht.close()
             raise
-        libp2p = Streams(self.dht.libp2p, run_id, self.traffic)
-        self.router = Router(self.me, Direct(identity.key, run_id, self.traffic), libp2p)
+        self._streams = Streams(self.dht.libp2p, run_id, self.traffic)
+        direct_calls = Direct(identity.key, run_id, self.traffic)
+        self.router = Router(self.me, direct_calls, self._streams, reach=direct_calls.reach)
         self.fetcher = Fetcher(self.store, self.router)
         await self._publish(direct)
         await self.look()
@@ -162,7 +170,20 @@ class Network:
                 wait_s = FIND_S if peers != known else min(FIND_SLOW_S, 2 * wait_s)
                 known = peers
                 found(peers)
+                await self._hold_doors(peers)
             await asyncio.sleep(wait_s)
+
+    async def _hold_doors(self, peers: tuple[PeerId, ...]) -> None:
+        """Stay connected over libp2p to those who have not called the direct address: perhaps they cannot.
+
+        A peer behind a NAT is reached through connections of its own; the DHT alone keeps only some.
+        """
+        records = [self.router.record_of(peer) for peer in peers if not self._was_called_by(peer)]
+        doors = [record for record in records if record is not None and record.multiaddrs]
+        await asyncio.gather(*(self._streams.hold_door(record) for record in doors[:DOORS_MAX]))
+
+    def _was_called_by(self, peer: PeerId) -> bool:
+        return self._direct_server is not None and self._direct_server.was_called_by(peer)
 
     def path_of(self, peer: PeerId) -> str:
         return self.router.path_of(peer)

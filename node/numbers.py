@@ -86,7 +86,7 @@ class Numbers:
         refused = RemoteProtocolError(f"no part has {len(payload)} bytes")
         for numel in sorted(self._numels_of.get(len(payload), ())):
             try:
-                self.codec.decode(payload, numel)
+                self.codec.decode(payload, numel, self._scratch[:numel])
                 return
             except RemoteProtocolError as error:
                 refused = error

@@ -9,6 +9,7 @@ before the last chunk is an error; libp2p does not tell whether its end was mean
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from atoll.node import transport
 from atoll.node.dht import Libp2p
 from atoll.node.traffic import Kind, Traffic
-from atoll.node.transport import MESSAGE_BYTES_MAX, STALL_S, BlobSink, Host, Refused, Unreachable
+from atoll.node.transport import MESSAGE_BYTES_MAX, STALL_S, BlobSink, Host, Piece, Refused, Unreachable
 from atoll.protocol.envelope import Record
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, peer_id
@@ -45,7 +46,7 @@ def _protocol(run_id: Digest, call: str) -> str:
     return f"/atoll/1/{run_id}/{call}"
 
 
-async def _write(writer: asyncio.StreamWriter, message: Message) -> int:
+async def _write(writer: asyncio.StreamWriter, message: Message | Piece) -> int:
     data = message.SerializeToString()
     writer.write(len(data).to_bytes(4, "big"))
     writer.write(data)
@@ -121,7 +122,7 @@ class StreamServer:
                     return
 
     async def _answer(
-        self, writer: asyncio.StreamWriter, message: Message, kind: Kind, caller: PeerId
+        self, writer: asyncio.StreamWriter, message: Message | Piece, kind: Kind, caller: PeerId
     ) -> bool:
         """Write a frame; False if the caller is gone or does not read."""
         try:
@@ -177,6 +178,11 @@ class Streams:
             await asyncio.wait_for(self._stream(record, ref, sink, kind, stall_s), timeout_s)
         except asyncio.TimeoutError:
             raise self._lost(record, f"not done in {timeout_s:g} s") from None
+
+    async def hold_door(self, record: Record) -> None:
+        """Be connected to a peer, so that it can open streams to here: a NAT lets in who was called first."""
+        with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
+            await self._libp2p.connect(record.peer, record.multiaddrs, CONNECT_S)
 
     async def close(self) -> None:
         """Nothing is held between calls; p2pd keeps the connections and is closed with the DHT."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ class Training:
         self._restarts = 0
         self._running = 0
         self._rests = False
+        self._unsettled: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
         self.task: asyncio.Task[None] | None = None
 
     async def start(self, inner: Path | None) -> None:
@@ -124,9 +126,9 @@ class Training:
         pending, contribution = self._pending.pop(settle.round, None), self._contribution
         if contribution is not None and contribution.round == settle.round:
             self._contribution = None
-            self._in_worker(self._settle_contribution, contribution, settle, moved)
+            self._soon(self._settle_contribution, contribution, settle, moved)
         elif pending is not None:
-            self._in_worker(self._numbers.carry, pending.round, pending.delta, settle.late, moved)
+            self._soon(self._numbers.carry, pending.round, pending.delta, settle.late, moved)
 
     def moved(self, round_: int) -> None:
         """This round's update was applied: the trainer's model is to take it in, if it trains on."""
@@ -165,6 +167,17 @@ class Training:
             self._numbers.accepted(contribution.round, contribution.payloads)
         else:
             self._numbers.missed(contribution.round, settle.late, moved)
+
+    def _soon(self, function: Callable[..., None], *args: object) -> None:
+        """Settle behind what else this moment asks of the worker: the outer step, which others wait for."""
+        self._unsettled.append((function, args))
+        asyncio.get_running_loop().call_later(0, self._settle_now)
+
+    def _settle_now(self) -> None:
+        """At the latest before the residual is offered again."""
+        while self._unsettled:
+            function, args = self._unsettled.popleft()
+            self._in_worker(function, *args)
 
     def _in_worker(self, function: Callable[..., None], *args: object) -> None:
         future = asyncio.get_running_loop().run_in_executor(self._worker, function, *args)
@@ -232,6 +245,7 @@ class Training:
             return
         self.loss = result.mean_loss
         if late := self._settled.get(train.round):
+            self._settle_now()
             settle, moved = late
             carry = self._numbers.carry
             await loop.run_in_executor(self._worker, carry, train.round, delta, settle.late, moved)
@@ -244,6 +258,7 @@ class Training:
         pending, loop = self._pending.pop(order.round, None), asyncio.get_running_loop()
         if pending is None:
             return
+        self._settle_now()
         try:
             payloads = tuple(
                 await loop.run_in_executor(

@@ -72,7 +72,7 @@ class BlobSink(Protocol):
     def ref(self) -> BlobRef: ...
     @property
     def received(self) -> int: ...
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes | memoryview) -> None: ...
     def finish(self) -> None: ...
 
 
@@ -132,18 +132,65 @@ def open_requested(host: Host, request: wire.BlobRequest, run_id: Digest) -> Blo
     return blob
 
 
-def chunks(blob: Blob, offset: int) -> Iterator[wire.Chunk]:
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A `Chunk` whose data is a view of bytes that lie elsewhere: protobuf would copy them twice more."""
+
+    data: memoryview
+    last: bool
+    refused: str = ""
+
+    def SerializeToString(self) -> bytes:
+        """As protobuf writes it: only what is not empty."""
+        head = _DATA + _varint(len(self.data)) if self.data else b""
+        return b"".join((head, self.data, _LAST if self.last else b""))
+
+    def ByteSize(self) -> int:
+        size = len(self.data)
+        return (1 + len(_varint(size)) + size if size else 0) + len(_LAST) * self.last
+
+
+_DATA, _LAST = b"\x0a", b"\x10\x01"
+"""Field 1, of bytes; field 2, true."""
+
+
+def _varint(value: int) -> bytes:
+    """A whole number in groups of seven bits. (protobuf encoding)"""
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
+
+
+def read_chunk(raw: bytes) -> Piece | wire.Chunk:
+    """A chunk of a stream: the usual ones as a view, all others as protobuf reads them."""
+    if raw[:1] == _DATA:
+        size, at, shift = 0, 1, 0
+        while at < min(len(raw), 6):
+            size |= (raw[at] & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if raw[at - 1] < 0x80:
+                rest = raw[at + size :]
+                if len(raw) >= at + size and rest in (b"", _LAST):
+                    return Piece(memoryview(raw)[at : at + size], rest == _LAST)
+                break
+    return wire.Chunk.FromString(raw)
+
+
+def chunks(blob: Blob, offset: int) -> Iterator[Piece]:
     """The rest of a blob from `offset`; the last chunk says that it is the last, also of an empty rest."""
     end = len(blob.view)
     while True:
         until = min(offset + CHUNK_BYTES, end)
-        yield wire.Chunk(data=bytes(blob.view[offset:until]), last=until == end)
+        yield Piece(blob.view[offset:until], until == end)
         if until == end:
             return
         offset = until
 
 
-def absorb(peer: PeerId, chunk: wire.Chunk, sink: BlobSink) -> bool:
+def absorb(peer: PeerId, chunk: Piece | wire.Chunk, sink: BlobSink) -> bool:
     """Write a chunk into the sink; True after the last one, whose blob is then checked.
 
     A stream of empty chunks would never stall and never end, so only the last may be empty.

@@ -174,6 +174,49 @@ def test_when_no_way_is_left_all_are_tried_next_time() -> None:
     run(story())
 
 
+def test_a_direct_address_that_is_silent_keeps_no_call_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router_module, "HEAD_START_S", 0.01)
+
+    async def story() -> None:
+        answers, tries = asyncio.Event(), []
+
+        async def reach(record: Record) -> None:
+            tries.append(record.peer)
+            await answers.wait()
+
+        direct, libp2p = Way(), Way()
+        router = Router(ME.peer, direct, libp2p, reach=reach)
+        router.learn(FULL)
+        await asyncio.gather(*(router.send(PEER.peer, HELLO, 5) for _ in range(5)))
+        assert (len(tries), len(direct.calls), len(libp2p.calls)) == (1, 0, 5)
+        answers.set()
+        await router.send(PEER.peer, HELLO, 5)
+        assert (len(direct.calls), router.path_of(PEER.peer)) == (1, "direct")
+
+    run(story())
+
+
+def test_an_address_that_cannot_be_reached_is_left_alone_for_a_while() -> None:
+    async def story() -> None:
+        tries = []
+
+        async def reach(record: Record) -> None:
+            tries.append(record.peer)
+            lost()()
+
+        direct, libp2p, clock = Way(), Way(), Clock()
+        router = Router(ME.peer, direct, libp2p, clock, reach)
+        router.learn(FULL)
+        for _ in range(3):
+            await router.send(PEER.peer, HELLO, 5)
+        assert (len(tries), len(direct.calls), len(libp2p.calls)) == (1, 0, 3)
+        clock.now_s += DIRECT_AGAIN_S + 1
+        await router.send(PEER.peer, HELLO, 5)
+        assert len(tries) == 2
+
+    run(story())
+
+
 def test_an_unknown_peer_and_one_without_addresses_are_unreachable() -> None:
     async def story() -> None:
         router, *_ = ways(replace(FULL, direct=(), multiaddrs=()))

@@ -1,0 +1,152 @@
+"""One Atoll peer of benchmarks/sync.py: a whole node, whose trainer hands over a drawn vector when told.
+
+All after that is the node's own: encoding, offer, exchange, votes, outer step, files. It is started with one
+JSON object, is told `{"go": true}` and the like on stdin, and answers in lines of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+import torch
+from sync_vectors import drawn, say
+
+import atoll.node.training as training_module
+from atoll.node.config import NodeConfig
+from atoll.node.daemon import Daemon
+from atoll.node.serve import serve
+from atoll.node.status import status
+from atoll.node.trainer import TrainerConfig, TrainResult
+from atoll.protocol import events as e
+from atoll.protocol.ids import digest_of
+from atoll.protocol.manifest import open_manifest
+from atoll.protocol.roster import Role
+
+TOKENS = 1000
+
+
+class DrawnTrainer:
+    """In the trainer's place: its vectors are this process's memory, and its work is to wait for the word."""
+
+    vector: np.ndarray[Any, Any]
+    go: asyncio.Event
+    pid = 0
+
+    def __init__(self) -> None:
+        self.delta = torch.from_numpy(self.vector)
+        self.numel = self.delta.numel()
+        self.anchor = torch.zeros(self.numel)
+        self._early = asyncio.Event()
+
+    @classmethod
+    async def start(cls, config: TrainerConfig, progress: Any) -> DrawnTrainer:
+        return cls()
+
+    async def train(
+        self,
+        round: int,
+        steps: int,
+        member: int,
+        members: int,
+        first_step: int,
+        fragment: int = 0,
+        fresh: bool = True,
+    ) -> TrainResult:
+        self._early.clear()
+        say(trains=round, members=members)
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.go, self._early)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.wait(waits)
+        done = self.go.is_set()
+        self.go.clear()
+        return TrainResult(int(done), TOKENS * done, 0.0, 0.0, True, 0.0)
+
+    def stop_early(self) -> None:
+        self._early.set()
+
+    def merge(self, fragment: int) -> None: ...
+    async def save_inner(self, path: Path) -> None: ...
+    async def load_inner(self, path: Path) -> None: ...
+    async def close(self) -> None: ...
+
+
+def watch(daemon: Daemon) -> None:
+    """Tell of every state that this peer has from an update on, and when it had it."""
+    feed = daemon.feed
+
+    def told(event: e.Event) -> None:
+        if isinstance(event, e.StateLoaded):
+            say(applied=event.round, at_s=time.monotonic(), anchor=event.anchor)
+        if isinstance(event, e.Trained):
+            say(trained=event.round, at_s=time.monotonic())
+        feed(event)
+
+    save_local = daemon.disk.save_local
+
+    def saved(round_: int, residual: torch.Tensor) -> None:
+        save_local(round_, residual)
+        say(saved=round_)
+
+    daemon.feed, daemon.disk.save_local = told, saved  # type: ignore[method-assign]
+    if daemon.training is not None:
+        daemon.training._feed = told
+
+
+async def obey(daemon: Daemon, ask_stop: Any, go: asyncio.Event) -> None:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        told = json.loads(line)
+        if "go" in told:
+            go.set()
+        elif "traffic" in told:
+            say(traffic=status(daemon)["traffic"], roles=[m.role.name for m in daemon.peer.terms.members])
+        elif "dump" in told:
+            np.save(told["dump"], daemon.numbers.anchor.numpy())
+            say(dumped=True)
+    ask_stop()
+
+
+async def main() -> None:
+    told = json.loads(sys.argv[1])
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    torch.set_num_threads(1)
+    raw = Path(told["manifest"]).read_bytes()
+    signed = open_manifest(raw, digest_of(raw))
+    role = Role.WITNESS if told["peer"] is None else Role.WORKER
+    go = asyncio.Event()
+    if role is Role.WORKER:
+        DrawnTrainer.vector, DrawnTrainer.go = drawn(told["peer"], signed.manifest.numel), go
+        training_module.Trainer = DrawnTrainer  # type: ignore[assignment, misc]
+    config = NodeConfig(
+        state_dir=Path(told["folder"]),
+        role=role,
+        listen=f"{told['host']}:0",
+        dht_listen=(f"/ip4/{told['host']}/tcp/0",),
+        bootstrap=tuple(told["bootstrap"]),
+        linger_s=1e6,
+    )
+    tasks = []
+
+    def hook(server: Any, daemon: Daemon) -> None:
+        watch(daemon)
+        tasks.append(asyncio.ensure_future(obey(daemon, lambda: daemon.feed(e.Finish(now=True)), go)))
+
+    def ready(first: dict[str, Any]) -> None:
+        say(ready=first["peer"], multiaddrs=first["multiaddrs"])
+
+    await serve(config, signed, None, ready, (hook,))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
