@@ -1,4 +1,4 @@
-"""A laboratory small enough for a test: three replicas of eleven thousand parameters, a few seconds for all."""
+"""A laboratory small enough for a test: three replicas of ten thousand parameters."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from atoll.simulator.lab.pool import Job, Result
 REPLICAS, STEPS, BATCH, SEQUENCE = 3, 12, 2, 16
 
 TABLE: dict[str, Any] = {
-    "lab": {"replicas": REPLICAS, "tokens": REPLICAS * STEPS * BATCH * SEQUENCE, "evaluations": 3, "device": "cpu"},
+    "lab": {
+        "replicas": REPLICAS,
+        "tokens": REPLICAS * STEPS * BATCH * SEQUENCE,
+        "evaluations": 3,
+        "device": "cpu",
+    },
     "model": {
         "architecture": "llama",
         "config": {
             "hidden_size": 16,
             "intermediate_size": 24,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": 1,
             "num_attention_heads": 2,
             "max_position_embeddings": 32,
         },

@@ -49,7 +49,10 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     (method(outer={"lr": 1}), ["`outer` is", 'rule = "nesterov"']),
     (method(inner={"optimizer": "mun"}), ["'d': inner", "mun"]),
     (method(inner={"batch_sequences": 4}), ["`batch_sequences` of one method"]),
-    (table(SYNC, {**DILOCO, "algorithm": "streaming", "steps": 4, "overlap": 2}), ["overlap must be from 0 to 1"]),
+    (
+        table(SYNC, {**DILOCO, "algorithm": "streaming", "steps": 4, "overlap": 2}),
+        ["overlap must be from 0 to 1"],
+    ),
     (table(SYNC, {**DILOCO, "algorithm": "eager", "outer": {"rule": "sgd"}}), ['rule = "eager"']),
 ]
 
