@@ -38,6 +38,7 @@ def export(
 
 def export_newest(state_dir: Path, folder: Path) -> int:
     """Export the newest state in `state_dir`; its round. Raises ConfigError."""
+    from atoll.node.arrangement import arranged
     from atoll.workload.config import ModelConfig
     from atoll.workload.export import export as write
 
@@ -45,7 +46,9 @@ def export_newest(state_dir: Path, folder: Path) -> int:
         raise ConfigError("this folder is not empty", str(folder), "the name of a new folder")
     manifest = read_manifest(state_dir)
     round_, anchor = _newest(state_dir, manifest)
-    write(anchor, ModelConfig.from_mapping(manifest.model, f"{state_dir}: manifest: model"), folder)
+    model = ModelConfig.from_mapping(manifest.model, f"{state_dir}: manifest: model")
+    rules = manifest.rounds
+    write(anchor, model, folder, lambda named: arranged(named, rules.fragments, rules.partition)[0])
     return round_
 
 

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from atoll.coordinator.runfile import RunFile
+from atoll.node.arrangement import arranged
 from atoll.node.disk import Disk
 from atoll.protocol.errors import ConfigError
 from atoll.protocol.ids import BlobRef, Digest, digest_of
@@ -48,10 +49,14 @@ def first_state(run: RunFile) -> FirstState:
     models.check_sequence(model.config, run.data.sequence_tokens, where_data)
     resolved = models.resolve(run.model, where_model)
     Corpus.load(run.data, token_sets.load(resolved.tokenizer, resolved.tokenizer_sha256), where_data)
+    named = [(slot.name, slot.shape) for slot in vector.slots(model)]
+    where_rounds = f"{run.path}: [rounds]"
+    order, pieces = arranged(named, run.rules.fragments, run.rules.partition, where_rounds)
     anchor = torch.empty(vector.numel(model), dtype=torch.float32)
-    vector.write(model, anchor)
+    vector.write(model, anchor, order)
     momentum = torch.zeros_like(anchor)
-    return FirstState(resolved, anchor.numel(), (_blob(anchor), _blob(momentum)), (anchor, momentum))
+    blobs = tuple(_blob(flat[piece]) for piece in pieces for flat in (anchor, momentum))
+    return FirstState(resolved, anchor.numel(), blobs, (anchor, momentum))
 
 
 def write(state: FirstState, disk: Disk, run_id: Digest) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from atoll.coordinator.first_state import FirstState, first_state, write
 from atoll.coordinator.runfile import RunFile
 from atoll.node.disk import Disk
-from atoll.node.exchange_rules import check_exchange, check_outer_known
+from atoll.node.exchange_rules import check_outer_known
 from atoll.node.identity import load_key, load_or_create, save_key
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import PeerId, digest_of
@@ -59,7 +59,6 @@ def publish(run: RunFile, state_dir: Path) -> Published:
 
     Model and data are tried before anything is written: a run that cannot train leaves no trace.
     """
-    check_exchange(run.rules, f"{run.path}: [rounds]")
     check_outer_known(run.outer, f"{run.path}: [outer]")
     if (state_dir / MANIFEST_FILE).exists():
         return _resume(run, state_dir)

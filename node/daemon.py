@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ from atoll.node.numbers import Numbers
 from atoll.node.training import Training
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
-from atoll.protocol.commits import Body
+from atoll.protocol.commits import Body, Kind
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, PeerId, short
 from atoll.protocol.keys import Signer
@@ -74,7 +74,7 @@ class Daemon:
         self.numbers = Numbers(signed.manifest)
         self.worker = ThreadPoolExecutor(1, "numbers")
         self.disk_worker = ThreadPoolExecutor(1, "disk")
-        role, part_bytes = network.config.role, self.numbers.fragment_bytes
+        role, part_bytes = network.config.role, self.numbers.part_bytes
         self.config = PeerConfig(signed.manifest, role, part_bytes, token, authority)
         self.training: Training | None = None
         self.evaluator: Evaluator | None = None
@@ -97,7 +97,8 @@ class Daemon:
         self.peer = Peer(self.config, key, ledger, self.disk.load_saved(ledger))
         self.peer.paused = self.disk.paused
         self.network.store.put(self.signed.raw, round=FOREVER, kind="state")
-        self.numbers.part_bytes(1)
+        for fragment in range(self.numbers.fragments):
+            self.numbers.part_bytes(fragment, 1)
         held = []
         for round_, ref, path in list(self.disk.results()):
             try:
@@ -122,7 +123,7 @@ class Daemon:
             self._serve_state(file, state)
             residual = self.disk.load_local(file.round)
             if residual is not None and residual.numel() == self.numbers.numel:
-                self.numbers.residual.load(residual)
+                self.numbers.load_residual(residual)
             return state
         return None
 
@@ -269,11 +270,11 @@ class Daemon:
             case a.Fetch():
                 self._spawn(self._fetch(action))
             case a.Train() if self.training is not None:
-                self.training.train(action, self.peer.terms.updates * self.peer.terms.assignment.steps)
+                self.training.train(action, self._first_step(action))
             case a.Encode() if self.training is not None:
                 self._spawn(self.training.encode(action))
             case a.Settle() if self.training is not None:
-                self.training.settle(action)
+                self.training.settle(action, self._was_update(action.round))
             case a.Aggregate():
                 self._spawn(self._aggregate(action))
             case a.Apply():
@@ -289,11 +290,21 @@ class Daemon:
             case a.Train() | a.Encode() | a.Settle():
                 pass  # a witness does not train
 
+    def _first_step(self, train: a.Train) -> int:
+        """The run's global step at which a round begins that the ledger may not have reached yet."""
+        terms = self.peer.terms
+        return (terms.updates + train.round - self.peer.round) * terms.assignment.steps
+
     def _on_commit(self, record: a.Committed) -> None:
         body = record.commit.body
         self.history.committed(record.commit, time.monotonic())
         contributors = [short(c.peer) for c in body.contributors]
         log.info("commit", round=body.round, kind=body.kind.name.lower(), contributors=contributors)
+
+    def _was_update(self, round_: int) -> bool:
+        """Of a round that a snapshot hides nothing is known but that others may have moved its fragment."""
+        ledger = self.peer.ledger
+        return round_ <= ledger.begin or ledger.commit(round_).body.kind is Kind.UPDATE
 
     def _forget(self, before_round: int) -> None:
         if before_round > self._dropped_before:
@@ -328,7 +339,7 @@ class Daemon:
     async def _aggregate(self, action: a.Aggregate) -> None:
         store = self.network.store
         inputs = [(weight, store.get(ref.digest)) for _, weight, ref in action.inputs]
-        payload = await self._compute(self.numbers.aggregate, action.part, action.parts, inputs)
+        payload = await self._compute(self.numbers.aggregate, action.round, action.part, action.parts, inputs)
         ref = store.put(payload, round=action.round, kind="result")
         await self._write(self.disk.save_result, action.round, ref, payload)
         self.feed(e.Aggregated(action.round, action.view, action.revision, action.part, ref))
@@ -337,7 +348,9 @@ class Daemon:
         payloads = [self.network.store.get(ref.digest) for ref in body.blobs]
         assert all(payload is not None for payload in payloads)
         rewound = self._rewound
-        state = await self._compute(self.numbers.apply, body.round, payloads)
+        state = await self._compute(self.numbers.apply, body, payloads)
+        if self.training is not None:
+            self.training.moved(body.round)
         await self._keep(state, rewound)
 
     async def _keep(self, state: e.StateLoaded, rewound: int) -> None:
@@ -345,7 +358,7 @@ class Daemon:
 
         One that a recovery made void meanwhile is dropped: no commit leads to it any more.
         """
-        anchor, momentum, residual = await self._compute(self._copies)
+        anchor, momentum, residual = await self._compute(self.numbers.copies)
         if rewound != self._rewound:
             return
         self.feed(state)
@@ -353,17 +366,14 @@ class Daemon:
             self.evaluator.evaluate(state.round, anchor)
         await self._write(self._save, state, anchor, momentum, residual)
 
-    def _copies(self) -> Sequence[Any]:
-        n = self.numbers
-        return n.anchor.clone(), n.momentum.clone(), n.residual.buffer.clone()
-
     def _save(self, state: e.StateLoaded, anchor: Any, momentum: Any, residual: Any) -> None:
         self.disk.save_state(state.round, self.signed.run_id, anchor, momentum)
         self.disk.save_local(state.round, residual)
         self._serve_state(self.disk.states()[0], state)
 
     def _serve_state(self, file: StateFile, state: e.StateLoaded) -> None:
-        for ref, offset in zip(state.blobs, file.offsets, strict=True):
+        places = [offset + 4 * piece.start for piece in self.numbers.pieces for offset in file.offsets]
+        for ref, offset in zip(state.blobs, places, strict=True):
             self.network.store.put_file(file.path, offset, ref, round=file.round + 1, kind="state")
 
     async def _load_state(self, load: a.LoadState) -> None:
@@ -372,8 +382,10 @@ class Daemon:
         timeout_s = 30 + 2 * load.blobs[0].size / self.config.manifest.rounds.bytes_per_s_min
         try:
             views = [await self._fetch_state(ref, load, timeout_s) for ref in load.blobs]
-            await self._compute(self.numbers.load_bytes, *views)
+            await self._compute(self.numbers.load_bytes, views)
             state = await self._compute(self.numbers.state, load.round)
+            if self.training is not None:
+                self.training.replaced()
         except (FetchFailed, StoreFull, RemoteProtocolError) as error:
             log.warning("no state", round=load.round, reason=str(error))
             self.feed(e.StateFailed(load.round))

@@ -1,24 +1,28 @@
 """The tensors of a node: its state, its residual, and the arithmetic of a round. No I/O, no asyncio.
 
+The vectors list the model's parameters fragment by fragment (arrangement.py): each is one piece of them.
 Everything here runs in one worker thread, in the order in which it was asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 
-from atoll.node.exchange_rules import check_exchange, check_outer_known
+from atoll.node.exchange_rules import check_outer_known
 from atoll.optim.codecs import codec
-from atoll.optim.digest import state_digest, tensor_digest
+from atoll.optim.digest import tensor_digest
 from atoll.optim.feedback import Residual
 from atoll.optim.mean import weighted_mean
 from atoll.optim.parts import part_bounds
 from atoll.optim.rules import OuterRule, outer_rule
+from atoll.protocol.commits import Body
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.events import StateLoaded
+from atoll.protocol.fragments import anchor_digest, fragment_of
 from atoll.protocol.ids import BlobRef, Digest
 from atoll.protocol.manifest import Manifest, OuterRules
 
@@ -26,44 +30,48 @@ Bytes = bytes | memoryview
 
 
 class Numbers:
-    """Anchor, momentum and residual, fp32 [numel], and what a round does with them.
+    """Anchor, momentum and residual, fp32 [numel], and what a round does with its fragment of them.
 
     A state is an anchor and a momentum whatever the outer rule, so its blobs have one form; a rule without
     momentum leaves the zeros that it began with.
     """
 
     def __init__(self, manifest: Manifest) -> None:
-        check_exchange(manifest.rounds, "manifest: rounds")
         check_outer_known(manifest.outer, "manifest: outer")
         self.numel = manifest.numel
+        self.fragments = manifest.rounds.fragments
+        self.pieces = pieces_of(manifest)
+        self.sparse = manifest.rounds.exchange == "sparse"
+        self.mixing = manifest.rounds.mixing if self.fragments > 1 else 0.0
         self.codec = codec(manifest.outer.codec)
         self.rule = _rule(manifest.outer)
         self.anchor = torch.zeros(self.numel)
         self.momentum = torch.zeros(self.numel)
-        self.residual = Residual(self.numel)
-        self._scratch = torch.zeros(self.numel)
+        numels = [piece.stop - piece.start for piece in self.pieces]
+        self.residuals = tuple(Residual(numel, manifest.outer.feedback) for numel in numels)
+        self._scratch = torch.zeros(max(numels))
         self._numels_of: dict[int, set[int]] = {}
+        self._refs: list[tuple[BlobRef, BlobRef]] = []
 
     # ---- sizes ----------------------------------------------------------------------------------
 
-    def bounds(self, parts: int) -> tuple[tuple[int, int], ...]:
-        return part_bounds(self.numel, parts, max(1, self.codec.block))
+    def bounds(self, fragment: int, parts: int) -> tuple[tuple[int, int], ...]:
+        """Where each part of a fragment begins and ends within it."""
+        piece = self.pieces[fragment]
+        return part_bounds(piece.stop - piece.start, parts, max(1, self.codec.block))
 
-    def part_bytes(self, parts: int) -> tuple[int, ...]:
-        """The encoded size of each part, as every peer derives it."""
-        sizes = [(self.codec.payload_bytes(stop - start), stop - start) for start, stop in self.bounds(parts)]
-        for size, numel in sizes:
+    def part_bytes(self, fragment: int, parts: int) -> tuple[int, ...]:
+        """The encoded size of each part of a fragment, as every peer derives it."""
+        numels = [stop - start for start, stop in self.bounds(fragment, parts)]
+        sizes = tuple(self.codec.payload_bytes(numel) for numel in numels)
+        for size, numel in zip(sizes, numels, strict=True):
             self._numels_of.setdefault(size, set()).add(numel)
-        return tuple(size for size, _ in sizes)
-
-    def fragment_bytes(self, fragment: int, parts: int) -> tuple[int, ...]:
-        """As the protocol asks for it: the one fragment is the whole vector."""
-        assert fragment == 0
-        return self.part_bytes(parts)
+        return sizes
 
     @property
     def encoded_bytes(self) -> int:
-        return self.codec.payload_bytes(self.numel)
+        """Of a fragment, on average."""
+        return sum(self.part_bytes(fragment, 1)[0] for fragment in range(self.fragments)) // self.fragments
 
     def check(self, payload: Bytes) -> None:
         """RemoteProtocolError unless these bytes decode to a part of their size.
@@ -81,70 +89,126 @@ class Numbers:
 
     # ---- a contribution -------------------------------------------------------------------------
 
-    def encode(self, delta: torch.Tensor, parts: int) -> list[bytes]:
-        """Offer residual + delta, encoded part by part; ValueError (and nothing offered) if not finite."""
-        offered = self.residual.offer(delta)
+    def encode(self, round_: int, delta: torch.Tensor, parts: int) -> list[bytes]:
+        """Offer residual + delta, encoded part by part; ValueError (and nothing offered) if not finite.
+
+        `delta` is the pseudo-gradient of the round's fragment.
+        """
+        fragment = self._fragment(round_)
+        residual = self.residuals[fragment]
+        offered = residual.offer(delta)
         try:
-            return [self.codec.encode(offered[start:stop]) for start, stop in self.bounds(parts)]
+            return [self.codec.encode(offered[start:stop]) for start, stop in self.bounds(fragment, parts)]
         except ValueError:
-            self.residual.dropped()
+            residual.dropped()
             raise
 
-    def accepted(self, payloads: Sequence[Bytes]) -> None:
+    def accepted(self, round_: int, payloads: Sequence[Bytes]) -> None:
         """The round took the contribution: the residual is what encoding left out."""
-        self._decode_all(payloads)
-        self.residual.accepted(self._scratch)
+        fragment = self._fragment(round_)
+        self.residuals[fragment].accepted(self._decoded(fragment, payloads))
 
-    def missed(self, late: str) -> None:
-        """The round went on without the contribution."""
-        if late == "carry":
-            self.residual.carried()
+    def missed(self, round_: int, late: str, moved: bool) -> None:
+        """The round went on without the contribution; `moved` if it was an update nevertheless.
+
+        Where the local model trains on it still holds the contribution: all of it until its fragment's anchor
+        moves, and then the share that stays in the mixture.
+        """
+        residual = self.residuals[self._fragment(round_)]
+        lost = 1.0 if self.fragments == 1 else (1.0 - self.mixing) * moved
+        if late == "carry" and lost:
+            residual.carried(lost)
         else:
-            self.residual.dropped()
+            residual.dropped()
 
-    def carry(self, delta: torch.Tensor, late: str) -> None:
+    def carry(self, round_: int, delta: torch.Tensor, late: str, moved: bool) -> None:
         """Training that no round waited for any more."""
         if late == "carry" and bool(torch.isfinite(delta).all()):
-            self.residual.offer(delta)
-            self.residual.carried()
+            self.residuals[self._fragment(round_)].offer(delta)
+            self.missed(round_, late, moved)
 
     # ---- an update ------------------------------------------------------------------------------
 
-    def aggregate(self, part: int, parts: int, inputs: Sequence[tuple[int, Bytes]]) -> bytes:
+    def aggregate(self, round_: int, part: int, parts: int, inputs: Sequence[tuple[int, Bytes]]) -> bytes:
         """The encoded weighted mean of one part, in the order given."""
-        start, stop = self.bounds(parts)[part]
+        start, stop = self.bounds(self._fragment(round_), parts)[part]
         mean = weighted_mean(inputs, self.codec, stop - start)
         assert mean is not None, "the protocol cuts no contributor of weight 0"
         return self.codec.encode(mean)
 
-    def apply(self, round_: int, payloads: Sequence[Bytes]) -> StateLoaded:
-        """Take the outer step of a committed update."""
-        self._decode_all(payloads)
-        state = (self.momentum,) if self.rule.name == "nesterov" else ()
-        self.rule.step_(self.anchor, state, self._scratch)
-        return self.state(round_)
+    def apply(self, body: Body, payloads: Sequence[Bytes]) -> StateLoaded:
+        """Take the outer step of a committed update: of the mean in parts, or of the contributions."""
+        fragment = self._fragment(body.round)
+        piece = self.pieces[fragment]
+        if self.sparse:
+            weights = [contributor.weight for contributor in body.contributors]
+            inputs = zip(weights, payloads, strict=True)
+            update = weighted_mean(inputs, self.codec, piece.stop - piece.start)
+            assert update is not None, "the protocol cuts no contributor of weight 0"
+        else:
+            update = self._decoded(fragment, payloads)
+        state = (self.momentum[piece],) if self.rule.name == "nesterov" else ()
+        self.rule.step_(self.anchor[piece], state, update)
+        self._refs[fragment] = self._refs_of(piece)
+        return self._state(body.round)
 
-    def _decode_all(self, payloads: Sequence[Bytes]) -> None:
-        for payload, (start, stop) in zip(payloads, self.bounds(len(payloads)), strict=True):
-            self.codec.decode(payload, stop - start, self._scratch[start:stop])
+    def _decoded(self, fragment: int, payloads: Sequence[Bytes]) -> torch.Tensor:
+        piece = self.pieces[fragment]
+        scratch = self._scratch[: piece.stop - piece.start]
+        for payload, (start, stop) in zip(payloads, self.bounds(fragment, len(payloads)), strict=True):
+            self.codec.decode(payload, stop - start, scratch[start:stop])
+        return scratch
+
+    def _fragment(self, round_: int) -> int:
+        return fragment_of(round_, self.fragments)
 
     # ---- the state ------------------------------------------------------------------------------
 
     def state(self, round_: int) -> StateLoaded:
         """The digests of the state as it is now."""
-        blobs = tuple(
-            BlobRef(Digest(tensor_digest(tensor)), 4 * self.numel) for tensor in (self.anchor, self.momentum)
+        self._refs = [self._refs_of(piece) for piece in self.pieces]
+        return self._state(round_)
+
+    def _state(self, round_: int) -> StateLoaded:
+        blobs = tuple(ref for refs in self._refs for ref in refs)
+        return StateLoaded(round_, anchor_digest(blobs), blobs)
+
+    def _refs_of(self, piece: slice) -> tuple[BlobRef, BlobRef]:
+        anchor, momentum = (
+            BlobRef(Digest(tensor_digest(vector[piece])), 4 * (piece.stop - piece.start))
+            for vector in (self.anchor, self.momentum)
         )
-        return StateLoaded(round_, Digest(state_digest([ref.digest for ref in blobs])), blobs)
+        return anchor, momentum
 
     def load(self, anchor: torch.Tensor, momentum: torch.Tensor) -> None:
         self.anchor.copy_(anchor)
         self.momentum.copy_(momentum)
 
-    def load_bytes(self, anchor: Bytes, momentum: Bytes) -> None:
-        """The state from its two blobs: little-endian fp32."""
-        for tensor, raw in ((self.anchor, anchor), (self.momentum, momentum)):
-            tensor.copy_(torch.from_numpy(np.frombuffer(raw, dtype="<f4").astype(np.float32)))
+    def load_bytes(self, blobs: Sequence[Bytes]) -> None:
+        """The state from its blobs, anchor and momentum of each fragment: little-endian fp32."""
+        for (piece, vector), raw in zip(self._vectors(), blobs, strict=True):
+            vector[piece].copy_(torch.from_numpy(np.frombuffer(raw, dtype="<f4").astype(np.float32)))
+
+    def _vectors(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        for piece in self.pieces:
+            yield piece, self.anchor
+            yield piece, self.momentum
+
+    def copies(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Anchor, momentum and residual as they are now, to be saved while rounds go on."""
+        residual = torch.cat([one.buffer for one in self.residuals])
+        return self.anchor.clone(), self.momentum.clone(), residual
+
+    def load_residual(self, saved: torch.Tensor) -> None:
+        """Take over a residual of an earlier life; ValueError if it is another run's."""
+        for residual, piece in zip(self.residuals, self.pieces, strict=True):
+            residual.load(saved[piece].contiguous())
+
+
+def pieces_of(manifest: Manifest) -> tuple[slice, ...]:
+    """Where each fragment lies in the vectors, as the sizes of the first anchor's blobs say."""
+    numels = [ref.size // 4 for ref in manifest.anchor_blobs[::2]]
+    return tuple(slice(start, stop) for start, stop in pairwise([0, *accumulate(numels)]))
 
 
 def _rule(outer: OuterRules) -> OuterRule:

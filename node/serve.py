@@ -150,6 +150,9 @@ async def _start_workers(
         threads=config.threads,
         device=config.device,
         log=config.state_dir / "trainer.log",
+        fragments=manifest.rounds.fragments,
+        partition=manifest.rounds.partition,
+        mixing=manifest.rounds.mixing,
     )
     if config.role is Role.WORKER:
         daemon.training = Training(trainer, daemon.numbers, daemon.network.store, daemon.worker, daemon.feed)

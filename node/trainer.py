@@ -77,6 +77,9 @@ class TrainerConfig:
     threads: int = 1
     device: str = "cpu"
     log: Path | None = None
+    fragments: int = 1
+    partition: str = "balanced"
+    mixing: float = 0.0
 
 
 class Trainer:
@@ -138,10 +141,20 @@ class Trainer:
         """Write the first parameters, from seed or checkpoint, into `anchor`."""
         await self._ask("initial", {})
 
-    async def train(self, round: int, steps: int, member: int, members: int, first_step: int) -> TrainResult:
-        """Train `steps` inner steps from `anchor` on this member's shard; `delta` is anchor - local.
+    async def train(
+        self,
+        round: int,
+        steps: int,
+        member: int,
+        members: int,
+        first_step: int,
+        fragment: int = 0,
+        fresh: bool = True,
+    ) -> TrainResult:
+        """Train `steps` inner steps on this member's shard; the fragment of `delta` is then anchor - local.
 
-        `first_step` is the run's global step at which this round starts.
+        Begin with `anchor` if `fresh`, else where the last call ended. `first_step` is the run's global step
+        at which this round starts.
         """
         given = {
             "round": round,
@@ -149,6 +162,8 @@ class Trainer:
             "member": member,
             "members": members,
             "first_step": first_step,
+            "fragment": fragment,
+            "fresh": fresh,
         }
         return TrainResult(**await self._ask("train", given))
 
@@ -156,6 +171,11 @@ class Trainer:
         """Let the running `train` return after its present step. Without one, nothing happens."""
         if self._training in self._pending:
             self._send({"id": self._training, "command": "stop"})
+
+    def merge(self, fragment: int) -> None:
+        """Tell it that this fragment of `anchor` has moved; the model takes it in after its present step."""
+        if self._died is None:
+            self._send({"id": 0, "command": "merge", "fragment": fragment})
 
     async def evaluate(self, windows: int) -> float:
         """Give `anchor`'s mean loss, nats per token, over at most `windows` held-out windows."""
@@ -244,6 +264,9 @@ def _opening(config: TrainerConfig) -> Message:
         "run_seed": config.run_seed.hex(),
         "threads": config.threads,
         "device": config.device,
+        "fragments": config.fragments,
+        "partition": config.partition,
+        "mixing": config.mixing,
     }
 
 

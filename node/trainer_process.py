@@ -21,14 +21,17 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from atoll.node import shared_tensors
+from atoll.node.arrangement import arranged
+from atoll.node.local_model import LocalModel
 from atoll.protocol.errors import ConfigError
 from atoll.workload import model as models
 from atoll.workload import tokens as token_sets
@@ -36,7 +39,7 @@ from atoll.workload import vector
 from atoll.workload.config import DataConfig, InnerConfig, ModelConfig
 from atoll.workload.data import Corpus
 from atoll.workload.evaluate import heldout_loss
-from atoll.workload.inner import InnerLoop
+from atoll.workload.inner import InnerLoop, InnerResult
 from atoll.workload.sample import sample
 
 log = logging.getLogger("atoll.trainer")
@@ -53,6 +56,7 @@ class Link:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self.commands: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self.merges: deque[int] = deque()
         self._stopped_through = -1
         threading.Thread(target=self._read, name="link", daemon=True).start()
 
@@ -69,6 +73,8 @@ class Link:
     def _take(self, message: Message) -> None:
         if message["command"] == "stop":
             self._stopped_through = max(self._stopped_through, message["id"])
+        elif message["command"] == "merge":
+            self.merges.append(message["fragment"])
         else:
             self.commands.put(message)
 
@@ -86,7 +92,7 @@ class Link:
 class Worker:
     """One model with its data, moments and shared vectors; each method is one command."""
 
-    def __init__(self, start: Message, anchor_file: int, delta_file: int) -> None:
+    def __init__(self, start: Message, anchor_file: int, delta_file: int, merges: deque[int]) -> None:
         model = ModelConfig.from_mapping(start["model"], "[model]")
         data = DataConfig.from_mapping(start["data"], "[data]")
         inner = InnerConfig.from_mapping(start["inner"], "[inner]")
@@ -95,8 +101,10 @@ class Worker:
         self._corpus = Corpus.load(data, self._tokens)
         self._model = models.build(model)
         models.check_sequence(self._model.config, data.sequence_tokens)
-        self._anchor = _vector(anchor_file, self._model)
-        self._delta = _vector(delta_file, self._model)
+        named = [(slot.name, slot.shape) for slot in vector.slots(self._model)]
+        self._order, pieces = arranged(named, start["fragments"], start["partition"])
+        vectors = _vector(anchor_file, self._model), _vector(delta_file, self._model)
+        self._local = LocalModel(self._model, vectors, self._order, pieces, start["mixing"], merges)
         self._first = model
         self._model.to(device)
         self._loop = InnerLoop(self._model, self._corpus, inner, bytes.fromhex(start["run_seed"]))
@@ -105,41 +113,50 @@ class Worker:
     def facts(self) -> Message:
         return {
             "numel": vector.numel(self._model),
-            "slots": [[slot.name, list(slot.shape)] for slot in vector.slots(self._model)],
+            "slots": [[slot.name, list(slot.shape)] for slot in vector.slots(self._model, self._order)],
             "corpus": self._corpus.digest,
             "windows": self._corpus.windows,
         }
 
     def initial(self) -> None:
         """Write the first parameters, from seed or checkpoint, into the anchor, whatever ran before."""
-        vector.write(models.build(self._first), self._anchor)
+        vector.write(models.build(self._first), self._local.anchor, self._order)
 
     def train(
         self, round: Message, should_stop: Callable[[], bool], report: Callable[[Message], None]
     ) -> Message:
-        """Train from the anchor and leave anchor - local in `delta`.
+        """Train, from the anchor or on, and leave the round's fragment of anchor - local in `delta`.
 
-        `delta` first takes a copy of the anchor, so the anchor may be written again while this runs.
+        Where the anchor of a fragment moves meanwhile, the model takes it in after the step in progress.
         """
-        self._delta.copy_(self._anchor)
-        vector.load(self._model, self._delta)
+        fragment, wanted = round.pop("fragment"), round.pop("steps")
         started = time.monotonic()
+        self._local.begin(round.pop("fresh"))
 
         def progress(step: int, loss: float) -> None:
             rate = step * self._step_tokens / max(time.monotonic() - started, 1e-9)
             report({"step": step, "loss": loss, "tokens_per_s": rate})
 
-        result = self._loop.train(**round, should_stop=should_stop, progress=progress)
-        vector.subtract(self._model, self._delta)
-        finite = result.finite and bool(torch.isfinite(self._delta).all())
+        def pause() -> bool:
+            return self._local.waits or should_stop()
+
+        train = self._loop.train
+        result = train(**round, steps=wanted, should_stop=pause, progress=progress)
+        while result.finite and result.steps < wanted and not should_stop():
+            self._local.merge()
+            steps, taken = wanted - result.steps, result.steps
+            result = _joined(
+                result, train(**round, steps=steps, taken=taken, should_stop=pause, progress=progress)
+            )
+        finite = self._local.hand_over(fragment) and result.finite
         return {**asdict(result), "finite": finite, "seconds": time.monotonic() - started}
 
     def evaluate(self, windows: int) -> float:
-        vector.load(self._model, self._anchor)
+        self._local.load()
         return heldout_loss(self._model, self._corpus, windows)
 
     def sample(self, prompt: str, count: int, seed: int) -> str:
-        vector.load(self._model, self._anchor)
+        self._local.load()
         return sample(self._model, self._tokens, prompt, count, seed)
 
     def save_inner(self, path: str) -> None:
@@ -161,6 +178,16 @@ def _vector(descriptor: int, model: torch.nn.Module) -> torch.Tensor:
     numel = vector.numel(model)
     shared_tensors.grow(descriptor, numel)
     return shared_tensors.tensor(descriptor, numel)
+
+
+def _joined(first: InnerResult, second: InnerResult) -> InnerResult:
+    """Two stretches of one round as one."""
+    if not second.steps:
+        return replace(first, finite=second.finite)
+    steps = first.steps + second.steps
+    losses = ((one.steps, one.mean_loss) for one in (first, second) if one.steps)
+    mean = sum(count * loss for count, loss in losses) / steps
+    return InnerResult(steps, first.tokens + second.tokens, mean, second.last_loss, second.finite)
 
 
 def _error(error: ConfigError | OSError) -> Message:
@@ -206,7 +233,7 @@ def serve(link: Link, anchor_file: int, delta_file: int) -> None:
     workers: list[Worker] = []
 
     def begin() -> Message:
-        workers.append(Worker(start["with"], anchor_file, delta_file))
+        workers.append(Worker(start["with"], anchor_file, delta_file, link.merges))
         return workers[0].facts()
 
     if not answer(link, start, begin):

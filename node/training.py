@@ -1,8 +1,10 @@
-"""The daemon's side of training: one trainer process, one contribution at a time, and what becomes of it.
+"""The daemon's side of training: one trainer process, what it hands over, and what becomes of that.
 
 The protocol says `Train`, `Encode` and later `Settle`. Between them lie a trainer that may die, a round that
 may be over before the trainer is done, and an encoding that takes a while; whatever the order, each round's
 pseudo-gradient is offered once, and what no update took goes into the residual (or is dropped, by rule).
+Where a run has fragments the trainer's model trains on: what no update took is still in the model then, but
+for the share that an update of others took out of it.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ from atoll.node.trainer import Progress, Trainer, TrainerConfig, TrainerDied, Tr
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol.errors import ConfigError
+from atoll.protocol.fragments import fragment_of
 from atoll.protocol.ids import BlobRef
 
 RESTARTS_MAX = 20
+SETTLED_MAX = 64
+SAVE_EVERY_S = 30.0
+"""How often the inner optimiser is saved where training does not wait for rounds."""
 log = structlog.get_logger("atoll.training")
 
 
@@ -66,9 +72,12 @@ class Training:
         self.inner_path: Path | None = None
         self._wanted: tuple[a.Train, int] | None = None
         self._wake = asyncio.Event()
-        self._pending: Pending | None = None
+        self._pending: dict[int, Pending] = {}
         self._contribution: Contribution | None = None
-        self._settled: dict[int, a.Settle] = {}
+        self._last: int | None = None
+        self._saved_s = 0.0
+        self.busy_s = 0.0
+        self._settled: dict[int, tuple[a.Settle, bool]] = {}
         self._restarts = 0
         self._running = 0
         self._rests = False
@@ -76,7 +85,7 @@ class Training:
 
     async def start(self, inner: Path | None) -> None:
         """Start the trainer process; ConfigError if the run's model or data cannot be had here."""
-        self.inner_path = inner
+        self.inner_path, self._loop = inner, asyncio.get_running_loop()
         self.trainer = await Trainer.start(self._config, self._on_progress)
         if self.trainer.numel != self._numbers.numel:
             what = (
@@ -106,18 +115,34 @@ class Training:
         self._wake.set()
         self._cut_short(train.round)
 
-    def settle(self, settle: a.Settle) -> None:
-        """Learn what became of a round; it may still be in training."""
-        self._settled = {settle.round: settle}
+    def settle(self, settle: a.Settle, moved: bool) -> None:
+        """Learn what became of a round; it may still be in training. `moved` if it was an update."""
+        self._settled[settle.round] = (settle, moved)
+        if len(self._settled) > SETTLED_MAX:
+            del self._settled[min(self._settled)]
         self._cut_short(settle.round + 1)
-        pending, contribution = self._pending, self._contribution
-        if pending is not None and pending.round == settle.round:
-            self._pending = None
+        pending, contribution = self._pending.pop(settle.round, None), self._contribution
         if contribution is not None and contribution.round == settle.round:
             self._contribution = None
-            self._in_worker(self._settle_contribution, contribution, settle)
-        elif pending is not None and pending.round == settle.round:
-            self._in_worker(self._numbers.carry, pending.delta, settle.late)
+            self._in_worker(self._settle_contribution, contribution, settle, moved)
+        elif pending is not None:
+            self._in_worker(self._numbers.carry, pending.round, pending.delta, settle.late, moved)
+
+    def moved(self, round_: int) -> None:
+        """This round's update was applied: the trainer's model is to take it in, if it trains on."""
+        if self._numbers.fragments > 1:
+            self._in_worker(self._copy_fragment, fragment_of(round_, self._numbers.fragments))
+
+    def _copy_fragment(self, fragment: int) -> None:
+        """Runs in the worker; the trainer's socket is the event loop's."""
+        trainer, piece = self.trainer, self._numbers.pieces[fragment]
+        if trainer is not None:
+            trainer.anchor[piece].copy_(self._numbers.anchor[piece])
+            self._loop.call_soon_threadsafe(trainer.merge, fragment)
+
+    def replaced(self) -> None:
+        """The whole state is another one: what the trainer's model trained on from is of no use."""
+        self._last = None
 
     def rest(self, on: bool) -> None:
         """Leave the machine to its owner after the inner step in progress, or go on.
@@ -135,11 +160,11 @@ class Training:
         if self.trainer is not None and 0 < self._running < before_round:
             self.trainer.stop_early()
 
-    def _settle_contribution(self, contribution: Contribution, settle: a.Settle) -> None:
+    def _settle_contribution(self, contribution: Contribution, settle: a.Settle, moved: bool) -> None:
         if settle.included:
-            self._numbers.accepted(contribution.payloads)
+            self._numbers.accepted(contribution.round, contribution.payloads)
         else:
-            self._numbers.missed(settle.late)
+            self._numbers.missed(contribution.round, settle.late, moved)
 
     def _in_worker(self, function: Callable[..., None], *args: object) -> None:
         future = asyncio.get_running_loop().run_in_executor(self._worker, function, *args)
@@ -164,7 +189,9 @@ class Training:
     async def _round(self, train: a.Train, first_step: int) -> None:
         trainer, loop = self.trainer, asyncio.get_running_loop()
         assert trainer is not None
-        await loop.run_in_executor(self._worker, trainer.anchor.copy_, self._numbers.anchor)
+        fresh = self._numbers.fragments == 1 or self._last != train.round - 1
+        if fresh:
+            await loop.run_in_executor(self._worker, trainer.anchor.copy_, self._numbers.anchor)
         self.round, self.steps, self.progress = train.round, train.steps, None
         if train.round in self._settled:
             return
@@ -172,21 +199,32 @@ class Training:
             self._wanted = self._wanted or (train, first_step)
             return
         index, count = train.shard
-        self._running = train.round
+        fragment = fragment_of(train.round, self._numbers.fragments)
+        self._running, self._last = train.round, train.round
         try:
-            result = await trainer.train(train.round, train.steps, index, count, first_step)
+            result = await trainer.train(train.round, train.steps, index, count, first_step, fragment, fresh)
         finally:
             self._running = 0
+        self.busy_s += result.seconds
+        if not result.finite:
+            self._last = None
         if self._rests and not result.tokens:
             self._wanted = self._wanted or (train, first_step)
             return
-        await self._hand_over(train, result)
-        if self.inner_path is not None:
+        await self._hand_over(train, result, trainer.delta[self._numbers.pieces[fragment]])
+        await self._save_inner(trainer)
+
+    async def _save_inner(self, trainer: Trainer) -> None:
+        """After every round, or now and then if the next one does not wait for this one's update."""
+        now_s = asyncio.get_running_loop().time()
+        if self.inner_path is not None and (
+            self._numbers.fragments == 1 or now_s > self._saved_s + SAVE_EVERY_S
+        ):
+            self._saved_s = now_s
             await trainer.save_inner(self.inner_path)
 
-    async def _hand_over(self, train: a.Train, result: TrainResult) -> None:
-        trainer, loop = self.trainer, asyncio.get_running_loop()
-        assert trainer is not None
+    async def _hand_over(self, train: a.Train, result: TrainResult, delta: torch.Tensor) -> None:
+        loop = asyncio.get_running_loop()
         if not result.finite or not result.tokens:
             log.warning(
                 "nothing to contribute", round=train.round, finite=result.finite, tokens=result.tokens
@@ -194,26 +232,30 @@ class Training:
             return
         self.loss = result.mean_loss
         if late := self._settled.get(train.round):
-            await loop.run_in_executor(self._worker, self._numbers.carry, trainer.delta, late.late)
+            settle, moved = late
+            carry = self._numbers.carry
+            await loop.run_in_executor(self._worker, carry, train.round, delta, settle.late, moved)
             return
-        self._pending = Pending(train.round, trainer.delta)
+        self._pending[train.round] = Pending(train.round, delta)
         self._feed(e.Trained(train.round, result.tokens, result.steps))
 
     async def encode(self, order: a.Encode) -> None:
         """Encode what was handed over, unless its round is over; the round may end meanwhile."""
-        pending = self._pending
-        if pending is None or pending.round != order.round:
+        pending, loop = self._pending.pop(order.round, None), asyncio.get_running_loop()
+        if pending is None:
             return
-        self._pending, loop = None, asyncio.get_running_loop()
-        encode = self._numbers.encode
         try:
-            payloads = tuple(await loop.run_in_executor(self._worker, encode, pending.delta, order.parts))
+            payloads = tuple(
+                await loop.run_in_executor(
+                    self._worker, self._numbers.encode, order.round, pending.delta, order.parts
+                )
+            )
         except ValueError as error:
             log.warning("nothing to contribute", round=order.round, reason=str(error))
             return
         contribution = Contribution(order.round, payloads)
         if late := self._settled.get(order.round):
-            self._in_worker(self._settle_contribution, contribution, late)
+            self._in_worker(self._settle_contribution, contribution, *late)
             return
         self._contribution = contribution
         parts: tuple[BlobRef, ...] = tuple(
@@ -224,6 +266,7 @@ class Training:
     async def _restart(self, error: TrainerDied, wanted: tuple[a.Train, int]) -> None:
         """Start the trainer again from the anchor, and train the same round unless a newer one waits."""
         self._restarts += 1
+        self._last = None
         log.error("the trainer died; it starts again", status=error.returncode, restarts=self._restarts)
         if self._restarts > RESTARTS_MAX:
             raise ConfigError(f"the trainer died {self._restarts} times", "trainer", "see trainer.log")

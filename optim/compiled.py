@@ -47,9 +47,7 @@ class Kernel(Generic[P, R]):
     @property
     def _numba_type_(self) -> Any:
         """What numba asks an object that a compiled function names: so kernels can call kernels."""
-        from numba import types
-
-        return types.Dispatcher(self._fast)
+        return self._fast._numba_type_
 
 
 def compiled(function: Callable[P, R]) -> Kernel[P, R]:

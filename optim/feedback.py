@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from atoll.optim.codecs.base import Codec
 from atoll.optim.flat import floats
+from atoll.protocol.errors import ConfigError
 
 
 class Residual:
     """The part of this peer's pseudo-gradients that no committed update holds yet, fp32 [numel].
 
     Each round is one `offer` and then exactly one of `accepted`, `carried` or `dropped`; anything else
-    is a bug and trips an assert. Nothing is ever lost: what was decoded by others plus the new residual is
-    what was offered, to one rounding. (1-bit SGD, Seide et al. 2014; EF-SGD, Karimireddy et al. 2019)
+    is a bug and trips an assert. What was decoded by others plus the new residual is what was offered, to
+    one rounding; so with decay 1 nothing is ever lost. (1-bit SGD, Seide et al. 2014; EF-SGD, Karimireddy
+    et al. 2019)
+
+    With `decay` beta < 1 an offer is beta * residual + delta: what waits long, and is stale, fades. The
+    decay belongs to the offer. It stands when the offer is accepted, and when it is carried: then all of
+    the offer waits, the new delta undecayed, and ages with the next. A dropped offer takes its decay back
+    with its delta. (SparseLoCo, Sarfi et al. 2025, beta 0.95)
     """
 
-    def __init__(self, numel: int) -> None:
+    def __init__(self, numel: int, decay: float = 1.0) -> None:
+        if not 0 <= decay <= 1:
+            raise ConfigError(
+                f"decay is {decay}", "error feedback", "from 0 (no residual) to 1 (never fades)"
+            )
+        self._decay = decay
         self._residual = torch.zeros(numel, dtype=torch.float32)
         self._offered = torch.zeros(numel, dtype=torch.float32)
         self._pending = False
@@ -39,7 +54,7 @@ class Residual:
         self._residual.copy_(saved)
 
     def offer(self, delta: Tensor) -> Tensor:
-        """residual + delta, fp32 [numel]: what this round encodes. Valid until the outcome; do not write.
+        """decay * residual + delta, fp32 [numel]: what this round encodes. Read it until the outcome.
 
         If a codec then refuses it as not finite, the outcome is `dropped`.
 
@@ -48,7 +63,10 @@ class Residual:
         assert not self._pending, "a second offer before the outcome of the first"
         floats("delta", delta, self._residual.numel())
         with torch.no_grad():
-            torch.add(self._residual, delta, out=self._offered)
+            if self._decay == 1:
+                torch.add(self._residual, delta, out=self._offered)
+            else:  # a product and a sum, each rounded: add(alpha=) would fuse them
+                torch.mul(self._residual, self._decay, out=self._offered).add_(delta)
         self._pending = True
         return self._offered
 
@@ -62,9 +80,13 @@ class Residual:
         with torch.no_grad():
             torch.sub(self._offered, decoded, out=self._residual)
 
-    def carried(self) -> None:
-        """The round went on without the contribution: keep all of it for the next."""
+    def carried(self, share: float = 1.0) -> None:
+        """The round went on without the contribution: keep its delta for the next, or a share in (0, 1]."""
         self._settle()
+        if share < 1:
+            with torch.no_grad():
+                before = self._residual.mul_(self._decay)
+                self._offered.sub_(before).mul_(share).add_(before)
         self._residual, self._offered = self._offered, self._residual
 
     def dropped(self) -> None:
@@ -74,3 +96,58 @@ class Residual:
     def _settle(self) -> None:
         assert self._pending, "an outcome without an offer"
         self._pending = False
+
+
+class Feedback:
+    """A codec and the residual that makes up for it: each round one `encode` and then its outcome.
+
+    For who keeps no payloads: it remembers its own until the outcome and decodes it once, when it is
+    first asked for.
+    """
+
+    def __init__(self, codec: Codec, residual: Residual) -> None:
+        self.codec = codec
+        self.residual = residual
+        self._payloads: list[tuple[slice, bytes]] = []
+        self._decoded = torch.empty_like(residual.buffer)
+        self._is_decoded = False
+
+    def encode(self, delta: Tensor) -> bytes:
+        """The payload of what `residual.offer(delta)` gives; `delta` is fp32 [numel] and stays as it is.
+
+        Raises ValueError, and leaves nothing offered, if `delta` is not that or the sum is not finite.
+        """
+        return self.encode_parts(delta, ((0, delta.numel()),))[0]
+
+    def encode_parts(self, delta: Tensor, bounds: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The same, a payload for each part [start, stop) of the vector; `bounds` cover it."""
+        offered = self.residual.offer(delta)
+        try:
+            payloads = [self.codec.encode(offered[start:stop]) for start, stop in bounds]
+        except ValueError:
+            self.residual.dropped()
+            raise
+        self._payloads = [(slice(*part), payload) for part, payload in zip(bounds, payloads, strict=True)]
+        self._is_decoded = False
+        return payloads
+
+    def decoded(self) -> Tensor:
+        """What others make of the payloads, fp32 [numel]. Valid until the next `encode`; do not write."""
+        assert self._payloads, "nothing was encoded yet"
+        if not self._is_decoded:
+            for part, payload in self._payloads:
+                self.codec.decode(payload, part.stop - part.start, self._decoded[part])
+            self._is_decoded = True
+        return self._decoded
+
+    def accepted(self) -> None:
+        """The round took the contribution: the residual is what encoding left out."""
+        self.residual.accepted(self.decoded())
+
+    def carried(self) -> None:
+        """The round went on without the contribution: keep all of it for the next."""
+        self.residual.carried()
+
+    def dropped(self) -> None:
+        """Forget this offer's delta: the residual is what it was before."""
+        self.residual.dropped()

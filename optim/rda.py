@@ -13,8 +13,9 @@ from atoll.optim.layout import Layout, Slot
 from atoll.optim.mean import check_weight, mean_of
 from atoll.optim.norms import norm
 
-DIRECTION_MIN = 1e-12
-"""Unit vectors whose mean is shorter than this cancel each other: there is no direction to take."""
+DIRECTION_MIN = 1e-6
+"""Unit vectors whose mean is shorter than this cancel each other. What is left then is the rounding of fp32
+contributions, and must not be stretched to their length. (The published 1e-12 is far below that rounding.)"""
 NORM_MIN = 2.0**-70
 """A tensor shorter than this has no direction, as a zero has none: weight / norm stays within fp32."""
 

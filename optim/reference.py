@@ -93,9 +93,11 @@ def pseudo_gradient(anchor: Sequence[float], local: Sequence[float]) -> list[flo
     return [fp32(a - b) for a, b in zip(anchor, local, strict=True)]
 
 
-def residual_after(residual: float, delta: float, outcome: str, decoded: float = 0.0) -> float:
+def residual_after(
+    residual: float, delta: float, outcome: str, decoded: float = 0.0, decay: float = 1.0
+) -> float:
     """One element's residual after an offer of `delta` was `accepted`, `carried` or `dropped`."""
-    offered = fp32(residual + delta)
+    offered = fp32(fp32(fp32(decay) * residual) + delta)
     return {"accepted": fp32(offered - decoded), "carried": offered, "dropped": residual}[outcome]
 
 

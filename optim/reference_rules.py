@@ -80,7 +80,7 @@ def rda(tensors: Sequence[tuple[int, Vector]]) -> list[float]:
     columns = range(len(tensors[0][1]))
     direction = [fsum(weight * v[place] / length for weight, v, length in units) / total for place in columns]
     length = hypot(*direction)
-    if length < 1e-12:
+    if length < 1e-6:
         return [fsum(weight * vector[place] for weight, vector in tensors) / total for place in columns]
     return [radius * value / length for value in direction]
 

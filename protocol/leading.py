@@ -14,7 +14,7 @@ from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.manifest import TOKENS_MAX
 from atoll.protocol.messages import Column, Cut, Held, Lock, Message, Offer, Plan, Promise, Propose, Reduced
 from atoll.protocol.proofs import Justification
-from atoll.protocol.roster import Role
+from atoll.protocol.roster import Presence, Role
 from atoll.protocol.terms import Terms, next_members
 
 Outbox = list[tuple[tuple[PeerId, ...], Message]]
@@ -368,9 +368,7 @@ class Leading:
             and all(ref == exchange.reduced[place % self.blobs] for place, ref in exchange.reduced.items())
         )
 
-    def make_body(
-        self, kind: Kind, anchor: Digest, heard: Collection[PeerId], joiners: dict[PeerId, Role]
-    ) -> Body:
+    def make_body(self, kind: Kind, anchor: Digest, here: Presence, joiners: dict[PeerId, Role]) -> Body:
         """What this leader found, for the members to vote on."""
         terms, exchange = self.terms, self.exchange
         contributors: tuple[Contributor, ...] = ()
@@ -380,9 +378,9 @@ class Leading:
             assert exchange.cut is not None
             contributors = exchange.cut
             blobs = tuple(ref for _, ref in sorted(exchange.reduced.items())[: self.blobs])
-        members = next_members(terms, {*heard}, self.leaving, joiners, kind)
+        members = next_members(terms, here, self.leaving, joiners, kind)
         if not members:
-            members = tuple(m for m in terms.members if m.peer in heard)
+            members = tuple(m for m in terms.members if m.peer in here.heard)
         rejected = self._rejections({c.peer for c in contributors}, kind)
         return Body(
             terms.run_id,

@@ -29,6 +29,7 @@ COUNT_MAX = 10**9
 FRAGMENTS_MAX = 256
 """No rule needs a larger number; the wire's integers and sums of weights hold them all."""
 MANIFEST_BYTES_MAX = 256 << 10
+PARTITIONS = ("balanced", "sequential", "strided")
 _DOMAIN = b"atoll run manifest 1"
 _T = TypeVar("_T")
 
@@ -41,10 +42,11 @@ class RoundRules:
     the others for `grace_share` of the time it took so far, within the two bounds. `train_ms_max` bounds
     the wait for the quorum itself. `deadline_ms` is what one frozen leader costs; it grows with the size
     of the update as if links carried `bytes_per_s_min`. Round t is for one of `fragments` of the model, and
-    training may run `overlap` rounds ahead of the ledger. In a sparse `exchange` the contributions
-    themselves are the update; in a dense one owners sum parts of them first. `votes` says what certifies a
-    commit: a `majority` of members that may die but do not lie, or `two-thirds`, so that fewer than a third
-    may lie as well; then all members vote, whatever `voters_max` says.
+    training may run `overlap` rounds ahead of the ledger; `partition` says how the model is cut, and `mixing`
+    which share of its own parameters a worker keeps where a fragment moves. In a sparse `exchange` the
+    contributions themselves are the update; in a dense one owners sum parts of them first. `votes` says what
+    certifies a commit: a `majority` of members that may die but do not lie, or `two-thirds`, so that fewer
+    than a third may lie as well; then all members vote, whatever `voters_max` says.
     """
 
     rounds: int = 0
@@ -66,7 +68,9 @@ class RoundRules:
     snapshot_rounds: int = 256
     late: str = "carry"
     fragments: int = 1
+    partition: str = "balanced"
     overlap: int = 0
+    mixing: float = 0.5
     exchange: str = "dense"
     votes: str = "majority"
 
@@ -335,6 +339,9 @@ def check_rounds(rules: RoundRules, where: str) -> None:
     _require(fits, f"fragments = {rules.fragments}", where, f"1 to {FRAGMENTS_MAX}")
     fits = 0 <= rules.overlap < rules.fragments
     _require(fits, f"overlap = {rules.overlap}", where, f"0 to {rules.fragments - 1}, less than fragments")
+    fits = rules.partition in PARTITIONS
+    _require(fits, f"partition = {rules.partition!r}", where, f"one of {', '.join(PARTITIONS)}")
+    _require(0 <= rules.mixing < 1, f"mixing = {rules.mixing}", where, "0 to below 1")
     fits = rules.exchange in ("dense", "sparse")
     _require(fits, f"exchange = {rules.exchange!r}", where, "'dense' or 'sparse'")
     known = ("majority", "two-thirds")

@@ -24,7 +24,7 @@ from atoll.protocol.proofs import (
     farewell_message,
     joining_message,
 )
-from atoll.protocol.roster import MEMBERS_MAX, Member, Role, turned
+from atoll.protocol.roster import MEMBERS_MAX, Member, Presence, Role, turned
 from atoll.protocol.terms import Terms
 
 
@@ -55,7 +55,7 @@ def leavers_max(terms: Terms) -> int:
     return min(max(1, terms.liars_max), len(terms.voters) - 1)
 
 
-def settle(body: Body, terms: Terms, heard: Collection[PeerId], claims: Claims) -> Body:
+def settle(body: Body, terms: Terms, here: Presence, claims: Claims) -> Body:
     """The same body with the members that these claims give, and the claims themselves."""
     evidence = tuple(claims.evidence[p] for p in terms.voters if p in claims.evidence)
     culprits = {e.peer for e in evidence}
@@ -64,7 +64,7 @@ def settle(body: Body, terms: Terms, heard: Collection[PeerId], claims: Claims) 
     gone = culprits | {f.peer for f in farewells}
     kept = []
     for member in terms.members:
-        missed = 0 if member.peer in heard else member.missed + 1
+        missed = here.missed(member)
         if member.peer not in gone and missed <= silence_max(terms):
             role, _ = claims.joining.get(member.peer, (member.role, None))
             role = turned(member.role, role)

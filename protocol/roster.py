@@ -7,7 +7,7 @@ large swarm that is the difference between a few bytes and a third of a megabyte
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, TypeVar
@@ -42,6 +42,20 @@ class Member:
 def may_become(was: Role, role: Role) -> bool:
     """A worker may rest and go on again; a witness stays one."""
     return was is role or Role.WITNESS not in (was, role)
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Whom a leader takes to be here, and of whom it cannot tell: it led too briefly to call that silence."""
+
+    heard: Collection[PeerId]
+    unsure: Collection[PeerId] = ()
+
+    def missed(self, member: Member) -> int:
+        """How many rounds this member was silent in by now. Nobody is cleared by one who cannot tell."""
+        if member.peer in self.heard:
+            return 0
+        return member.missed if member.peer in self.unsure else member.missed + 1
 
 
 def turned(was: Role, wanted: Role) -> Role:

@@ -21,6 +21,7 @@ from atoll.protocol.proofs import Place
 from atoll.protocol.roster import (
     MEMBERS_MAX,
     Member,
+    Presence,
     Role,
     Same,
     by_hash,
@@ -206,7 +207,7 @@ def _eligible(members: Same[tuple[Member, ...]], round_: int) -> int:
 
 def next_members(
     terms: Terms,
-    heard: Collection[PeerId],
+    here: Presence,
     leaving: Collection[PeerId],
     joiners: dict[PeerId, Role],
     kind: Kind,
@@ -219,17 +220,17 @@ def next_members(
     """
     rules, kept = terms.rules, []
     for member in terms.members:
-        missed = 0 if member.peer in heard else member.missed + 1
+        missed = here.missed(member)
         if member.peer not in leaving and missed <= rules.missed_max:
             role = turned(member.role, joiners.get(member.peer, member.role))
             same = (role, missed) == (member.role, member.missed)
             kept.append(member if same else Member(member.peer, role, member.weight_from, missed))
     if joiners.keys() - terms.places.keys() and not any(member.missed == 0 for member in kept):
         # joiners hold nothing of this round yet: who leaves stays until one of them has it
-        kept += [m for m in terms.members if m.peer in leaving and m.peer in heard]
+        kept += [m for m in terms.members if m.peer in leaving and m.peer in here.heard]
     kept.sort(key=lambda member: (member.missed, member.peer))
-    here = sum(member.missed == 0 for member in kept)
-    del kept[max(here, 2 * here - 1) :]
+    count = sum(member.missed == 0 for member in kept)
+    del kept[max(count, 2 * count - 1) :]
     since = terms.joiner_weight_from(kind)
     new = sorted(joiners.keys() - terms.places.keys())
     kept += [Member(peer, joiners[peer], since) for peer in new[: max(0, MEMBERS_MAX - len(kept))]]
@@ -266,7 +267,7 @@ def _membership_objection(terms: Terms, body: Body) -> str | None:
                 return reason
         elif member.weight_from != was.weight_from or not may_become(was.role, member.role):
             return f"{member.peer} changed its role or weight"
-        elif member.missed not in (0, was.missed + 1):
+        elif member.missed not in (0, was.missed, was.missed + 1):
             return f"{member.peer} missed {was.missed} rounds, not {member.missed}"
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,18 +17,23 @@ from atoll.workload import vector
 from atoll.workload.config import ModelConfig
 from atoll.workload.inner_state import flush_folder
 
+Order = Callable[[Sequence[tuple[str, tuple[int, ...]]]], Sequence[str]]
 
-def export(flat_vector: torch.Tensor, model_config: ModelConfig, folder: Path) -> None:
+
+def export(
+    flat_vector: torch.Tensor, model_config: ModelConfig, folder: Path, order: Order = lambda named: ()
+) -> None:
     """Write config.json, model.safetensors and the tokenizer; the weights are the vector's, bit for bit.
 
-    `flat_vector` is fp32, 1-D, in the order of vector.py. Raises ConfigError if `folder` holds something
-    or cannot be written; then nothing is left behind.
+    `flat_vector` is fp32, 1-D, in the order of vector.py; `order` tells another for these names and shapes.
+    Raises ConfigError if `folder` holds something or cannot be written; then nothing is left behind.
     """
     folder = folder.absolute()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError("this folder is not empty", str(folder), "the name of a new folder")
     model = models.build(model_config)
-    vector.load(model, flat_vector)
+    named = [(slot.name, slot.shape) for slot in vector.slots(model)]
+    vector.load(model, flat_vector, order(named))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

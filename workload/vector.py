@@ -1,12 +1,14 @@
 """A model's parameters as one flat fp32 vector, and back.
 
 The vector is what peers agree on. Its order is that of `named_parameters()`, which counts a tied weight
-once; buffers are not in it, since they are not trained.
+once, or `order`: all the names, as a run lists them that trains in fragments. Buffers are not in it, since
+they are not trained.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,14 +27,19 @@ class Slot(NamedTuple):
         return math.prod(self.shape)
 
 
-def slots(model: nn.Module) -> tuple[Slot, ...]:
+def slots(model: nn.Module, order: Sequence[str] = ()) -> tuple[Slot, ...]:
     """List the model's unique parameters in vector order."""
-    found: list[Slot] = []
+    return tuple(slot for slot, _ in _placed(model, order))
+
+
+def _placed(model: nn.Module, order: Sequence[str]) -> Iterator[tuple[Slot, nn.Parameter]]:
+    parameters = dict(model.named_parameters())
+    assert not order or set(order) == set(parameters), "an order of another model"
     start = 0
-    for name, parameter in model.named_parameters():
-        found.append(Slot(name, tuple(parameter.shape), start))
+    for name in order or parameters:
+        parameter = parameters[name]
+        yield Slot(name, tuple(parameter.shape), start), parameter
         start += parameter.numel()
-    return tuple(found)
 
 
 def numel(model: nn.Module) -> int:
@@ -45,24 +52,49 @@ def _check(model: nn.Module, flat: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def write(model: nn.Module, flat: torch.Tensor) -> None:
+def write(model: nn.Module, flat: torch.Tensor, order: Sequence[str] = ()) -> None:
     """Copy the model's parameters into `flat` (fp32, 1-D, on the CPU)."""
     _check(model, flat)
-    for (_, shape, start), parameter in zip(slots(model), model.parameters(), strict=True):
+    for (_, shape, start), parameter in _placed(model, order):
         flat[start : start + parameter.numel()].view(shape).copy_(parameter)
 
 
 @torch.no_grad()
-def load(model: nn.Module, flat: torch.Tensor) -> None:
+def load(model: nn.Module, flat: torch.Tensor, order: Sequence[str] = ()) -> None:
     """Copy `flat` into the model's parameters."""
     _check(model, flat)
-    for (_, shape, start), parameter in zip(slots(model), model.parameters(), strict=True):
+    for (_, shape, start), parameter in _placed(model, order):
         parameter.copy_(flat[start : start + parameter.numel()].view(shape))
 
 
 @torch.no_grad()
-def subtract(model: nn.Module, flat: torch.Tensor) -> None:
-    """flat <- flat - parameters. With `flat` holding the anchor this leaves the pseudo-gradient."""
+def subtract(
+    model: nn.Module, flat: torch.Tensor, order: Sequence[str] = (), piece: slice = slice(None)
+) -> None:
+    """flat <- flat - parameters. With `flat` holding the anchor this leaves the pseudo-gradient.
+
+    Only for the parameters that lie in `piece` of the vector, a fragment's for example.
+    """
     _check(model, flat)
-    for (_, shape, start), parameter in zip(slots(model), model.parameters(), strict=True):
+    for (_, shape, start), parameter in _within(model, order, piece):
         flat[start : start + parameter.numel()].view(shape).sub_(parameter.to(flat.device))
+
+
+@torch.no_grad()
+def mix(model: nn.Module, flat: torch.Tensor, share: float, order: Sequence[str], piece: slice) -> None:
+    """parameters <- (1 - share) flat + share parameters, for those that lie in `piece` of the vector.
+
+    With a share of 0 they become what `flat` holds there. (Streaming DiLoCo, Douillard et al. 2025)
+    """
+    _check(model, flat)
+    for (_, shape, start), parameter in _within(model, order, piece):
+        there = flat[start : start + parameter.numel()].view(shape).to(parameter.device)
+        parameter.copy_(there if share == 0 else share * parameter + (1 - share) * there)
+
+
+def _within(model: nn.Module, order: Sequence[str], piece: slice) -> Iterator[tuple[Slot, nn.Parameter]]:
+    first, last, _ = piece.indices(numel(model))
+    for slot, parameter in _placed(model, order):
+        if first <= slot.start < last:
+            assert slot.start + parameter.numel() <= last, "a parameter lies in two fragments"
+            yield slot, parameter

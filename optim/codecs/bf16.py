@@ -1,6 +1,6 @@
 """Codec "bf16": the upper half of each fp32 number, rounded to nearest, halfway to even.
 
-Half the bytes, fp32's whole range, and a relative error of at most 2^-9: for values of very different sizes,
+Half the bytes, fp32's whole range, and a relative error of at most 2^-8: for values of very different sizes,
 where "fp16" would clamp or lose the small ones. Integer arithmetic throughout.
 """
 

@@ -2,9 +2,9 @@
 
 Both ends draw the directions from a seed in the payload, so only the products travel. (Ferret, Shu et al.
 2024.) Its directions are dense and independent; here a block's elements are dealt to its directions like
-cards and each has a random sign. So directions are orthogonal, decoding is exact, a coefficient costs
-one addition for each element whatever their number, and the expected error is the same: 4096 / 32 - 1
-times the vector's energy unbiased, all but 32 / 4096 of it projected.
+cards and each element has a random sign. So directions are orthogonal, decoding is exact, an element costs
+one addition whatever their number, and the expected error is no larger: 4096 / 32 - 1 times the vector's
+energy if unbiased, all but 32 / 4096 of it if projected.
 
 The seed comes from the values, since a codec has no state and a seed used twice would never show the
 residual's other directions. The signs are numpy's Philox 4x64-10, whose stream is published and made of

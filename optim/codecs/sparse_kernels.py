@@ -221,7 +221,9 @@ def unpack_bf16(raw: Raw, least: int, most: int, values: Floats) -> int:
 def bin_means(values: Floats, codes: Raw, means: Floats) -> None:
     """Sort `values` into four bins 1.5 standard deviations wide around their mean; `means` of each bin.
 
-    Sums run in the order given, in fp64, one rounding per operation. An empty bin has mean zero.
+    Sums run in the order given, in fp64, one rounding per operation. An empty bin has mean zero. The
+    deviation of n values divides by n - 1, but of two by two: else +a and -a would share a bin of mean 0,
+    and the residual would never shrink.
     """
     total = 0.0
     for value in values:
@@ -230,7 +232,7 @@ def bin_means(values: Floats, codes: Raw, means: Floats) -> None:
     spread = 0.0
     for value in values:
         spread += (np.float64(value) - mean) * (np.float64(value) - mean)
-    width = 1.5 * sqrt(spread / max(values.size - 1, 1))
+    width = 1.5 * sqrt(spread / max(values.size - 1, 2))
     if width == 0.0:
         width = 1.0
     sums, sizes = np.zeros(4, np.float64), np.zeros(4, np.int64)
@@ -246,7 +248,7 @@ def bin_means(values: Floats, codes: Raw, means: Floats) -> None:
 
 @compiled
 def topk_encode(values: Floats, k: int, raw: Raw) -> int:
-    """Fill the body of a "topk" payload. Returns the largest magnitude's bits: they tell what is not finite."""
+    """Fill the body of a "topk" payload. Returns the largest magnitude's bits, as `largest` does."""
     words = values.view(np.int32)
     places, chosen = np.empty(k, np.uint16), np.empty(k, np.float32)
     codes, means = np.empty(k, np.uint8), np.empty(4, np.float32)

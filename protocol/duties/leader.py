@@ -13,7 +13,7 @@ from atoll.protocol.duties import chain, collector, rounds, stages
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading, Wait, decide
 from atoll.protocol.proofs import Farewell
-from atoll.protocol.roster import Role
+from atoll.protocol.roster import Presence, Role
 from atoll.protocol.terms import objection
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ def _joiners(peer: Peer) -> dict[PeerId, Role]:
 def _propose_new(peer: Peer, lead: Leading, kind: Kind, reason: str) -> None:
     assert peer.catchup.anchor is not None
     lead.leaving |= peer.leavers
-    heard, joiners = _heard(peer, peer.terms.peers), _joiners(peer)
-    body = lead.make_body(kind, peer.catchup.anchor, heard, joiners)
+    here, joiners = _presence(peer), _joiners(peer)
+    body = lead.make_body(kind, peer.catchup.anchor, here, joiners)
     if peer.terms.two_thirds:
-        body = stages.settle(peer, body, heard, joiners)
+        body = stages.settle(peer, body, here, joiners)
     _propose(peer, lead, body, reason)
 
 
@@ -121,6 +121,16 @@ def _heard(peer: Peer, members: Collection[PeerId]) -> set[PeerId]:
         return {*members} - peer.lost | {peer.me}
     heard = {who for who in members if peer.heard.get(who, since_ms - 1) >= since_ms}
     return heard - peer.lost | {peer.me}
+
+
+def _presence(peer: Peer) -> Presence:
+    """Who of the members is here. Of those who were silent before, only who was heard in this view."""
+    heard = _heard(peer, peer.terms.peers)
+    if peer.view_ms <= peer.now_ms - peer.rules.lease_ms:
+        return Presence(heard)
+    quiet = [member.peer for member in peer.terms.members if member.missed]
+    unsure = {who for who in quiet if who in heard and peer.heard.get(who, 0) < peer.view_ms} - {peer.me}
+    return Presence(heard - unsure, unsure)
 
 
 def _propose(peer: Peer, lead: Leading, body: Body, reason: str) -> None:

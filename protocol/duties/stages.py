@@ -8,7 +8,7 @@ second stage, which is what certifies a commit. Runs with `votes = "majority"` h
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from atoll.protocol import actions as a
@@ -21,7 +21,7 @@ from atoll.protocol.evidence import objection as evidence_objection
 from atoll.protocol.ids import Digest, PeerId, short
 from atoll.protocol.leading import Leading
 from atoll.protocol.proofs import Equivocation, Sighting, Stage
-from atoll.protocol.roster import Role
+from atoll.protocol.roster import Presence, Role
 from atoll.protocol.terms import objection as terms_objection
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def on_accuse(peer: Peer, sender: PeerId, accuse: m.Accuse) -> None:
 # ---- a leader -----------------------------------------------------------------------------------
 
 
-def settle(peer: Peer, body: Body, heard: Collection[PeerId], joiners: Mapping[PeerId, Role]) -> Body:
+def settle(peer: Peer, body: Body, here: Presence, joiners: Mapping[PeerId, Role]) -> Body:
     """The body with the members that this leader can prove."""
     terms, rules, verify = peer.terms, peer.config.manifest.membership, peer.signer.verify
     joining = {
@@ -141,7 +141,7 @@ def settle(peer: Peer, body: Body, heard: Collection[PeerId], joiners: Mapping[P
         for who, farewell in peer.farewells.items()
         if proven.farewell_objection(terms, farewell, verify) is None
     }
-    return proven.settle(body, terms, heard, proven.Claims(joining, farewells, peer.evidence))
+    return proven.settle(body, terms, here, proven.Claims(joining, farewells, peer.evidence))
 
 
 def sign(peer: Peer, lead: Leading, body: Body) -> bool:

@@ -1,131 +1,119 @@
-"""A node's arithmetic under each outer rule and codec that it runs: what peers agree on, to the bit."""
+"""The arithmetic of a round on a fragment: what one offers, all apply, and what remains for later."""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+
 import pytest
 import torch
-from torch import Tensor
 
-from atoll.node.exchange_rules import OUTER_KNOWN
 from atoll.node.numbers import Numbers
-from atoll.optim.codecs import CODECS
-from atoll.optim.mean import mean_of
-from atoll.optim.rules import outer_rule
-from atoll.protocol.combinations import CODECS as NAMES
-from atoll.protocol.combinations import FEEDBACK_CODECS
-from atoll.protocol.errors import ConfigError, RemoteProtocolError
-from atoll.protocol.ids import BlobRef, digest_of
-from atoll.protocol.manifest import Assignment, Manifest, OuterRules
+from atoll.optim.rules import NesterovRule
+from atoll.protocol.commits import Body, Contributor, Kind
+from atoll.protocol.errors import RemoteProtocolError
+from atoll.protocol.fragments import anchor_digest
+from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_of
+from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, OuterRules, RoundRules
 
-NUMEL = 5003
-RUNNABLE = [name for name in CODECS if name not in FEEDBACK_CODECS]
-OUTERS = {
-    "nesterov": (OuterRules("nesterov", 0.7, 0.9), {"lr": 0.7, "momentum": 0.9}),
-    "sgd": (OuterRules("sgd", 0.65, 0.0), {"lr": 0.65}),
-    "average": (OuterRules("average", 1.0, 0.0), {}),
-}
+SIZES = (300, 500)
+NUMEL = sum(SIZES)
+NOTHING = Digest("0" * 64)
 
 
-def manifest(outer: OuterRules, numel: int = NUMEL) -> Manifest:
-    blobs = tuple(BlobRef(digest_of(name), 4 * numel) for name in (b"anchor", b"momentum"))
-    return Manifest("a run", "", numel, blobs, Assignment(1, 1), outer=outer)
-
-
-def vector(seed: int, size: float = 1.0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=NUMEL).astype(np.float32) * size)
-
-
-def round_of(peers: list[Numbers], round_: int, parts: int) -> list[str]:
-    """Every peer contributes, owners sum, every peer applies; the anchor digests after it."""
-    (sizes,) = {peer.part_bytes(parts) for peer in peers}
-    payloads = [peer.encode(vector(10 * round_ + place, 0.01), parts) for place, peer in enumerate(peers)]
-    for each in payloads:
-        assert tuple(map(len, each)) == sizes
-    update = [
-        peers[part % len(peers)].aggregate(
-            part, parts, [(3 + place, p[part]) for place, p in enumerate(payloads)]
+def numbers(codec: str = "fp32", exchange: str = "dense", mixing: float = 0.5, **outer: float) -> Numbers:
+    blobs = tuple(BlobRef(digest_of(f"{size} {what}".encode()), 4 * size) for size in SIZES for what in "am")
+    rules = RoundRules(fragments=2, overlap=1, exchange=exchange, mixing=mixing)
+    made = Numbers(
+        Manifest(
+            name="a run",
+            authority="",
+            numel=NUMEL,
+            anchor_blobs=blobs,
+            assignment=Assignment(1, 1),
+            rounds=rules,
+            outer=replace(OuterRules(codec=codec), **outer),  # type: ignore[arg-type]
+            membership=MembershipRules(),
         )
-        for part in range(parts)
-    ]
-    found = []
-    for peer, own in zip(peers, payloads, strict=True):
-        for payload in update:
-            peer.check(payload)
-        peer.accepted(own)
-        found.append(peer.apply(round_, update).anchor)
-    return found
+    )
+    for fragment in range(2):
+        made.part_bytes(fragment, 2)
+    made.anchor.copy_(vector(NUMEL, 1))
+    made.state(0)
+    return made
 
 
-@pytest.mark.parametrize("rule", OUTERS)
-@pytest.mark.parametrize("codec", RUNNABLE)
-def test_peers_agree_after_every_round(rule: str, codec: str) -> None:
-    outer = OuterRules(rule, OUTERS[rule][0].learning_rate, OUTERS[rule][0].momentum, codec)
-    peers = [Numbers(manifest(outer)) for _ in range(3)]
-    for peer in peers:
-        peer.load(vector(99), torch.zeros(NUMEL))
-    before = set()
-    for round_, parts in enumerate((2, 3, 1)):
-        digests = round_of(peers, round_, parts)
-        assert len(set(digests)) == 1
-        before |= set(digests)
-    assert len(before) == 3
+def vector(numel: int, seed: int) -> torch.Tensor:
+    return torch.randn(numel, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("rule", OUTERS)
-def test_a_round_is_the_rule_s_own_step(rule: str) -> None:
-    outer, knobs = OUTERS[rule]
-    numbers = Numbers(manifest(OuterRules(rule, outer.learning_rate, outer.momentum, "fp32")))
-    numbers.load(vector(99), torch.zeros(NUMEL))
-    anchor, oracle = vector(99), outer_rule(rule, knobs)
-    state = oracle.state(NUMEL)
-    for round_ in range(3):
-        round_of([numbers], round_, 2)
-        mean = mean_of([(3, vector(10 * round_, 0.01))], NUMEL)
-        assert mean is not None
-        oracle.step_(anchor, state, mean)
-        assert torch.equal(numbers.anchor, anchor)
-        assert torch.equal(numbers.momentum, state[0] if state else torch.zeros(NUMEL))
+def body(round_: int, *weights: int) -> Body:
+    contributors = tuple(Contributor(PeerId(str(i)), 10, 1, w) for i, w in enumerate(weights))
+    return Body(NOTHING, round_, NOTHING, Kind.UPDATE, NOTHING, (), (), contributors)
 
 
-def test_a_state_is_an_anchor_and_a_momentum_whatever_the_rule() -> None:
-    for outer, _ in OUTERS.values():
-        numbers = Numbers(manifest(outer))
-        assert [ref.size for ref in numbers.state(0).blobs] == [4 * NUMEL] * 2
+def test_an_update_moves_its_fragment_alone() -> None:
+    one, before = numbers(), numbers().anchor
+    delta = vector(SIZES[1], 2)
+    payloads = one.encode(1, delta, 2)
+    state = one.apply(body(1, 7), payloads)
+    wanted = before[300:].clone()
+    NesterovRule(0.7, 0.9).step_(wanted, (torch.zeros(SIZES[1]),), delta)
+    assert torch.equal(one.anchor[300:], wanted)
+    assert torch.equal(one.anchor[:300], before[:300])
+    assert state.round == 1
+    assert state.anchor == anchor_digest(state.blobs)
+    assert state == replace(numbers_like(one).state(1)), "digests that are kept are those of the bits"
 
 
-@pytest.mark.parametrize("codec", RUNNABLE)
-def test_every_part_of_every_cut_is_known_by_its_bytes(codec: str) -> None:
-    """Parts whose encodings are equally long are all let through: an odd last one beside whole blocks."""
-    for numel in (255, 256, 511, 512, 513, 1023):
-        numbers = Numbers(manifest(OuterRules(codec=codec), numel))
-        for parts in range(1, 6):
-            numbers.part_bytes(parts)
-            for start, stop in numbers.bounds(parts):
-                numbers.check(numbers.codec.encode(torch.ones(stop - start)))
-        with pytest.raises(RemoteProtocolError, match="no part has"):
-            numbers.check(bytes(4 * numel + 17))
-        payload = bytearray(numbers.codec.encode(torch.ones(numel)))
-        payload[0] ^= 1
-        with pytest.raises(RemoteProtocolError, match="magic"):
-            numbers.check(bytes(payload))
+def numbers_like(other: Numbers) -> Numbers:
+    same = numbers()
+    same.load(other.anchor, other.momentum)
+    return same
 
 
-@pytest.mark.parametrize(
-    ("outer", "words"),
-    [
-        (OuterRules("adaptive"), "rule = 'adaptive'.*nesterov, average, sgd; nodes of this version"),
-        (OuterRules("co2"), "rule = 'co2'"),
-        (OuterRules(codec="topk"), "codec = 'topk'.*fp32, fp16, .*know no other"),
-        (OuterRules(aggregation="rda"), "aggregation = 'rda'"),
-        (OuterRules(feedback=0.5), "feedback = 0.5"),
-    ],
-)
-def test_what_only_the_lab_runs_is_refused_in_one_line(outer: OuterRules, words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
-        Numbers(manifest(outer))
-    assert "\n" not in str(caught.value)
+def test_a_state_goes_through_its_blobs() -> None:
+    one, other = numbers(), numbers()
+    one.apply(body(2, 1), one.encode(2, vector(SIZES[0], 3), 2))
+    flat = [one.anchor, one.momentum]
+    other.load_bytes([v[piece].numpy().tobytes() for piece in one.pieces for v in flat])
+    assert other.state(2) == one.state(2)
+    other.load_residual(one.copies()[2])
+    assert torch.equal(other.copies()[2], one.copies()[2])
 
 
-def test_a_node_runs_every_codec_that_needs_no_error_feedback() -> None:
-    assert set(OUTER_KNOWN["codec"]) == set(NAMES) - set(FEEDBACK_CODECS)
+def test_a_sparse_update_is_the_weighted_mean_of_the_contributions() -> None:
+    peers = [numbers("topk", "sparse") for _ in range(3)]
+    deltas = [vector(SIZES[1], seed) for seed in (4, 5, 6)]
+    payloads = [peer.encode(3, delta, 1)[0] for peer, delta in zip(peers, deltas, strict=True)]
+    decoded = [peers[0].codec.decode(payload, SIZES[1]) for payload in payloads]
+    states = [peer.apply(body(3, 1, 2, 3), payloads) for peer in peers]
+    assert len({state.anchor for state in states}) == 1
+    mean = (decoded[0] + 2 * decoded[1] + 3 * decoded[2]) / 6
+    wanted = numbers().anchor[300:].clone()
+    NesterovRule(0.7, 0.9).step_(wanted, (torch.zeros(SIZES[1]),), mean)
+    torch.testing.assert_close(peers[0].anchor[300:], wanted)
+    peers[0].accepted(3, payloads[:1])
+    torch.testing.assert_close(peers[0].copies()[2][300:], deltas[0] - decoded[0])
+
+
+@pytest.mark.parametrize(("mixing", "moved", "kept"), [(0.5, True, 0.5), (0.0, True, 1.0), (0.5, False, 0.0)])
+def test_what_an_update_did_not_take_is_kept_once(mixing: float, moved: bool, kept: float) -> None:
+    """The local model trains on: what stays in it is not offered a second time."""
+    one, delta = numbers(mixing=mixing), vector(SIZES[0], 7)
+    one.encode(2, delta, 2)
+    one.missed(2, "carry", moved)
+    torch.testing.assert_close(one.copies()[2][:300], kept * delta)
+    one.carry(4, delta, "carry", moved)
+    torch.testing.assert_close(one.copies()[2][:300], 2 * kept * delta)
+    one.carry(6, delta, "drop", moved)
+    torch.testing.assert_close(one.copies()[2][:300], 2 * kept * delta)
+
+
+def test_bytes_of_no_part_are_refused() -> None:
+    one = numbers("int8")
+    good = one.encode(1, vector(SIZES[1], 8), 2)[0]
+    one.check(good)
+    with pytest.raises(RemoteProtocolError, match="no part has"):
+        one.check(good + b"\0")
+    with pytest.raises(RemoteProtocolError):
+        one.check(bytes(len(good)))

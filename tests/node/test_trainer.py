@@ -253,6 +253,36 @@ def test_a_killed_trainer_is_noticed_and_a_new_one_resumes_exactly(tmp_path: Pat
     assert "Traceback" not in island_log
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "schedule-free"])
+def test_what_it_saves_resumes_to_the_bit_whatever_optimizer_and_however_it_ended(
+    optimizer: str, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, log=tmp_path / "log", inner={**CONFIG.inner, "optimizer": optimizer})
+    island = Island(config)
+    saved = tmp_path / "inner.safetensors"
+    island.run(island.trainer.initial_vector())
+    island.train(0, steps=4)
+    island.run(island.trainer.save_inner(saved))
+    anchor = island.trainer.anchor.clone()
+    result = island.train(1, steps=4)
+    wanted = island.trainer.delta.clone()
+    island.run(island.started_training(2, 1_000_000))
+    os.kill(island.trainer.pid, signal.SIGKILL)
+    island.close()
+
+    model = models.build(ModelConfig.from_mapping(CONFIG.model, ""))
+    corpus = Corpus.load(DataConfig.from_mapping(CONFIG.data, ""), ByteTokens())
+    loop = InnerLoop(model, corpus, InnerConfig.from_mapping(config.inner, ""), CONFIG.run_seed)
+    loop.load(saved)
+    vector.load(model, anchor)
+    again = loop.train(1, 4, 0, 2, 10, lambda: False, lambda step, loss: None)
+    local = torch.empty_like(anchor)
+    vector.write(model, local)
+    assert torch.equal(anchor - local, wanted)
+    assert wanted.any()
+    assert again.last_loss == result.last_loss
+
+
 def test_a_configuration_error_in_the_child_is_the_callers(tmp_path: Path) -> None:
     config = replace(CONFIG, log=tmp_path / "log", inner={"lerning_rate": 1})
     with pytest.raises(ConfigError) as caught:

@@ -30,7 +30,9 @@ class Side:
         self.events: list[Any] = []
         self.worker = ThreadPoolExecutor(1)
         numel = vector.numel(models.build(ModelConfig.from_mapping(CONFIG.model, "[model]")))
-        self.numbers = SimpleNamespace(numel=numel, anchor=torch.zeros(numel))
+        self.numbers = SimpleNamespace(
+            numel=numel, anchor=torch.zeros(numel), fragments=1, pieces=(slice(0, numel),)
+        )
         numbers: Any = self.numbers
         self.training = Training(CONFIG, numbers, None, self.worker, self.events.append)  # type: ignore[arg-type]
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from atoll.optim.codecs import codec
 from atoll.optim.layout import Layout
 from atoll.optim.mean import weighted_mean
-from atoll.optim.nesterov import NesterovRule, step_
 from atoll.optim.pseudo_gradient import pseudo_gradient
+from atoll.optim.rules.nesterov import NesterovRule, step_
 
 FP32 = codec("fp32")
 PLAIN = NesterovRule(lr=1.0, momentum=0.0)

@@ -126,6 +126,12 @@ def test_sequential_keeps_neighbours_together_and_the_rest_apart(prefix: str) ->
     assert found[-1] == {"model.embed_tokens.weight", "model.norm.weight"}
 
 
+def test_sequential_divides_layers_as_evenly_as_it_can() -> None:
+    layout = model(7)
+    found = [layers_of(names) for names in names_of(layout, sequential(layout, 3, "balanced"))]
+    assert found == [{0, 1, 2}, {3, 4}, {5, 6}]
+
+
 def test_strided_takes_every_so_manieth_layer() -> None:
     layout = model(7)
     found = names_of(layout, strided(layout, 4))

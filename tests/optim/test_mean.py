@@ -111,7 +111,7 @@ def test_the_largest_contributions_give_a_mean_that_can_be_encoded(each: Codec, 
     extreme = each.encode(torch.tensor([VALUE_MAX, -VALUE_MAX]))
     mean = weighted_mean([(weight, extreme) for weight in weights], each, 2)
     assert mean is not None
-    assert mean.tolist() == pytest.approx([VALUE_MAX, -VALUE_MAX])
+    assert mean.tolist() == pytest.approx(each.decode(extreme, 2).tolist())
     each.encode(mean)
 
 

@@ -93,8 +93,8 @@ def test_it_agrees_with_the_oracle(round_: Round) -> None:
             if any(values[place])
         ]
         straight = np.linalg.norm(sum(weight * unit for weight, unit in units)) / total if units else 1.0
-        if not 1e-13 < straight < 1e-11:  # near the threshold, rounding decides
-            assert torch.allclose(found[place], expected, rtol=0, atol=2e-6 * lengths / max(straight, 1e-12))
+        if not 1e-7 < straight < 1e-5:  # near the threshold, rounding decides
+            assert torch.allclose(found[place], expected, rtol=0, atol=2e-6 * lengths / max(straight, 1e-6))
 
 
 @settings(max_examples=40)
@@ -154,7 +154,7 @@ def test_the_order_matters_to_rounding_only(round_: Round, random: object) -> No
             if any(values[place])
         ]
         straight = float(np.linalg.norm(sum(units))) if units else 1.0
-        if straight > 1e-11:
+        if straight > 1e-5:
             assert torch.allclose(one[place], two[place], rtol=0, atol=4e-6 * size / straight)
 
 
@@ -181,10 +181,22 @@ def test_directions_that_cancel_give_the_mean() -> None:
     assert nothing.tolist() == [0.0, 0.0]
 
 
+def test_what_rounding_left_of_a_cancelled_direction_is_not_stretched() -> None:
+    """Three vectors at 120 degrees: in fp32 their sum is not quite zero, and points anywhere."""
+    layout = Layout.of([("w", (2,))])
+    vectors = [tensor([1.0, 0.0]), tensor([-0.5, sqrt(0.75)]), tensor([-0.5, -sqrt(0.75) * (1 + 1e-6)])]
+    found = rda([(1, vector) for vector in vectors], layout)
+    assert found is not None
+    assert 0 < norm(found) < 1e-6
+
+
+@pytest.mark.parametrize("weights", [(TOTAL_WEIGHT_MAX - 1, 1), (4, 1)])  # 4 and 1: rounding goes past it
 @pytest.mark.parametrize("value", [VALUE_MAX, 2.0**-71, 2.0**-149])
-def test_the_largest_and_the_smallest_stay_finite_and_within_bounds(value: float) -> None:
+def test_the_largest_and_the_smallest_stay_finite_and_within_bounds(
+    value: float, weights: tuple[int, int]
+) -> None:
     layout = Layout.of([("w", (3,))])
-    found = rda([(TOTAL_WEIGHT_MAX - 1, torch.full((3,), value)), (1, torch.full((3,), value))], layout)
+    found = rda([(weight, torch.full((3,), value)) for weight in weights], layout)
     assert found is not None
     assert found.tolist() == pytest.approx([value] * 3)
     assert float(found.abs().max()) <= VALUE_MAX

@@ -274,6 +274,12 @@ def test_merging_lies_between_the_two(pairs: list[tuple[float, float]], alpha: f
         assert torch.equal(mixed.view(torch.int32), ends[int(alpha)].view(torch.int32))
 
 
+def test_alpha_zero_forgets_even_what_is_not_finite() -> None:
+    local, anchor = tensor([float("inf"), float("nan"), 3.0]), tensor([1.0, 2.0, -0.0])
+    merge_(local, anchor, 0.0)
+    assert torch.equal(local.view(torch.int32), anchor.view(torch.int32))
+
+
 def test_alphas_in_order_move_from_the_anchor_to_the_local() -> None:
     values = []
     for alpha in (0.0, 0.25, 0.5, 1.0):

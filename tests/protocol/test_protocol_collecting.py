@@ -12,6 +12,7 @@ from atoll.protocol.commits import Kind, Rejection
 from atoll.protocol.ids import BlobRef
 from atoll.protocol.leading import Leading
 from atoll.protocol.messages import Offer
+from atoll.protocol.roster import Presence
 from atoll.protocol.terms import objection
 
 GIVEN = terms(
@@ -42,7 +43,7 @@ def test_all_that_arrived_is_the_update_in_the_order_of_peers() -> None:
     mine.cut(held, GIVEN.quorum)
     assert lead.complete()
     assert not lead.cut_failed
-    body = lead.make_body(Kind.UPDATE, ANCHOR, GIVEN.voters, {})
+    body = lead.make_body(Kind.UPDATE, ANCHOR, Presence(GIVEN.voters), {})
     assert objection(GIVEN, body, ANCHOR) is None
     assert [c.peer for c in body.contributors] == sorted([W1, W2, W3])
     assert body.blobs == tuple(blob({W1: "a", W2: "b", W3: "c"}[c.peer]) for c in body.contributors)
@@ -59,7 +60,7 @@ def test_a_late_one_is_waited_for_until_the_time_is_over() -> None:
     mine.impatient = True
     mine.cut(held, GIVEN.quorum)
     assert lead.complete()
-    body = lead.make_body(Kind.UPDATE, ANCHOR, GIVEN.voters, {})
+    body = lead.make_body(Kind.UPDATE, ANCHOR, Presence(GIVEN.voters), {})
     assert {c.peer for c in body.contributors} == {W1, W2}
     assert body.rejected == (Rejection(W3, "its contribution did not arrive in time"),)
     assert mine.missing(held) == [], "what is left out is not fetched any longer"
@@ -95,7 +96,7 @@ def test_what_is_cut_stays_cut() -> None:
     mine.impatient = True
     mine.cut({blob("a").digest, blob("b").digest}, GIVEN.quorum)
     mine.cut({blob(name).digest for name in "abc"}, GIVEN.quorum)
-    body = lead.make_body(Kind.UPDATE, ANCHOR, GIVEN.voters, {})
+    body = lead.make_body(Kind.UPDATE, ANCHOR, Presence(GIVEN.voters), {})
     assert {c.peer for c in body.contributors} == {W1, W2}
 
 
@@ -103,7 +104,7 @@ def test_the_same_bytes_count_once_for_who_offered_them_first() -> None:
     lead, mine = begin(w2="a", w1="a", w3="c")
     assert set(mine.wanted) == {W2, W3}
     mine.cut({blob("a").digest, blob("c").digest}, GIVEN.quorum)
-    body = lead.make_body(Kind.UPDATE, ANCHOR, GIVEN.voters, {})
+    body = lead.make_body(Kind.UPDATE, ANCHOR, Presence(GIVEN.voters), {})
     assert objection(GIVEN, body, ANCHOR) is None
     assert body.rejected == (Rejection(W1, "its contribution is the same as another's"),)
 

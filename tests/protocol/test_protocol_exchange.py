@@ -35,6 +35,7 @@ from atoll.protocol.commits import Kind
 from atoll.protocol.ids import BlobRef, PeerId
 from atoll.protocol.leading import REVISIONS_MAX, Leading
 from atoll.protocol.messages import Cut, Held, Propose, Reduced
+from atoll.protocol.roster import Presence
 from atoll.protocol.terms import objection
 
 # ---- plan, held, cut, reduced -------------------------------------------------------------------
@@ -204,7 +205,7 @@ def test_a_moved_part_that_lacks_a_contributor_shrinks_the_cut() -> None:
     for part in range(3):
         reduce(lead, part)
     assert lead.complete()
-    body = lead.make_body(Kind.UPDATE, ANCHOR, TERMS.voters, {})
+    body = lead.make_body(Kind.UPDATE, ANCHOR, Presence(TERMS.voters), {})
     assert objection(TERMS, body, ANCHOR) is None
 
 
@@ -246,7 +247,7 @@ def test_moves_are_bounded() -> None:
 def test_after_the_body_nothing_moves() -> None:
     lead = leading("w1", "w2", "w3")
     exchange(lead)
-    lead.body = lead.make_body(Kind.UPDATE, ANCHOR, TERMS.voters, {})
+    lead.body = lead.make_body(Kind.UPDATE, ANCHOR, Presence(TERMS.voters), {})
     assert lead.silent_owners() == set()
     assert lead.move_parts({W1}) == []
 
@@ -280,7 +281,7 @@ def test_however_messages_come_one_set_is_summed(data: st.DataObject) -> None:
         assert lead.exchange.cut is not None
         counted = {c.peer for c in lead.exchange.cut}
         assert counted >= set(lead.exchange.owners) or counted <= lead.exchange.gone
-        body = lead.make_body(Kind.UPDATE, ANCHOR, TERMS.voters, {})
+        body = lead.make_body(Kind.UPDATE, ANCHOR, Presence(TERMS.voters), {})
         assert objection(TERMS, body, ANCHOR) is None
 
 
@@ -310,7 +311,7 @@ def test_again_repeats_what_the_stage_waits_for() -> None:
 def test_again_repeats_a_proposal_to_those_that_have_not_voted() -> None:
     lead = leading("w1", "w2", "w3")
     exchange(lead)
-    lead.body = lead.make_body(Kind.UPDATE, ANCHOR, TERMS.voters, {})
+    lead.body = lead.make_body(Kind.UPDATE, ANCHOR, Presence(TERMS.voters), {})
     ((to, message),) = lead.again()
     assert set(to) == set(TERMS.voters)
     assert isinstance(message, Propose)

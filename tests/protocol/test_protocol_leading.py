@@ -29,7 +29,7 @@ from protocol_samples import (
 from atoll.protocol.commits import Kind, Rejection
 from atoll.protocol.leading import Leading
 from atoll.protocol.messages import Offer
-from atoll.protocol.roster import Role
+from atoll.protocol.roster import Presence, Role
 from atoll.protocol.terms import objection
 
 # ---- offers -------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def test_an_offer_that_does_not_fit_is_rejected_on_record(name: str, given: Offe
     lead.offer(peer(name), given, 0)
     assert not lead.offers
     assert reason in lead.rejected[peer(name)]
-    body = lead.make_body(Kind.SKIP, ANCHOR, [], {})
+    body = lead.make_body(Kind.SKIP, ANCHOR, Presence([]), {})
     assert Rejection(peer(name), lead.rejected[peer(name)]) in body.rejected
 
 
@@ -73,7 +73,7 @@ def test_an_offer_made_right_is_no_longer_rejected() -> None:
     lead.offer(W1, offer("w1", parts=()), 0)
     lead.offer(W1, offer("w1"), 0)
     exchange(lead)
-    body = lead.make_body(Kind.UPDATE, ANCHOR, TERMS.voters, {})
+    body = lead.make_body(Kind.UPDATE, ANCHOR, Presence(TERMS.voters), {})
     assert W1 in {c.peer for c in body.contributors}
     assert body.rejected == ()
 
@@ -122,7 +122,7 @@ def test_the_body_of_an_update() -> None:
     lead = leading("w1", "w2", "w3")
     exchange(lead, "w1", "w3")
     joiners = {peer("w4"): Role.WORKER}
-    body = lead.make_body(Kind.UPDATE, ANCHOR, TERMS.voters, joiners)
+    body = lead.make_body(Kind.UPDATE, ANCHOR, Presence(TERMS.voters), joiners)
     assert objection(TERMS, body, ANCHOR) is None
     assert [c.peer for c in body.contributors] == sorted((W1, W3))
     assert body.blobs == tuple(mean(part) for part in range(3))
@@ -136,7 +136,7 @@ def test_the_body_of_an_update() -> None:
 def test_the_body_of_a_skip_says_why_for_everybody() -> None:
     lead = leading("w1")
     lead.leaving.add(W2)
-    body = lead.make_body(Kind.SKIP, ANCHOR, TERMS.voters, {})
+    body = lead.make_body(Kind.SKIP, ANCHOR, Presence(TERMS.voters), {})
     assert objection(TERMS, body, ANCHOR) is None
     assert (body.contributors, body.blobs) == ((), ())
     assert {r.peer: r.reason for r in body.rejected} == {
@@ -151,7 +151,7 @@ def test_a_run_is_never_left_without_members() -> None:
     given = terms("w1", updates=1)
     lead = Leading(given, 0, 0)
     lead.leaving.add(W1)
-    body = lead.make_body(Kind.SKIP, ANCHOR, {W1}, {})
+    body = lead.make_body(Kind.SKIP, ANCHOR, Presence({W1}), {})
     assert body.members == members("w1")
 
 

@@ -30,7 +30,7 @@ from protocol_samples import (
 
 from atoll.protocol.commits import Body, Commit, Kind, Rejection
 from atoll.protocol.ids import REASON_MAX, BlobRef, PeerId, peer_id
-from atoll.protocol.roster import MEMBERS_MAX, Member, Role
+from atoll.protocol.roster import MEMBERS_MAX, Member, Presence, Role
 from atoll.protocol.terms import Terms, by_hash, next_members, objection, parts_of, terms_of
 
 NAMES = ("w1", "w2", "w3", "coordinator")
@@ -148,13 +148,12 @@ def test_terms_follow_the_ledger() -> None:
 
 
 def after(
-    given: Terms, heard: str, leaving: str = "", kind: Kind = Kind.UPDATE, **joining: Role
+    given: Terms, heard: str, leaving: str = "", kind: Kind = Kind.UPDATE, unsure: str = "", **joining: Role
 ) -> dict[str, Member]:
     """Who is a member of the next round, by name."""
     joiners = {peer(name): role for name, role in joining.items()}
-    result = next_members(
-        given, set(map(peer, heard.split())), set(map(peer, leaving.split())), joiners, kind
-    )
+    here = Presence(set(map(peer, heard.split())), set(map(peer, unsure.split())))
+    result = next_members(given, here, set(map(peer, leaving.split())), joiners, kind)
     assert [m.peer for m in result] == sorted({m.peer for m in result})
     called = {peer(name): name for name in (*NAMES, "w4", "w5", "w6", "w7")}
     return {called[m.peer]: m for m in result}
@@ -176,13 +175,21 @@ def test_who_was_silent_too_often_goes() -> None:
     assert after(terms(members=crowd), "w1 w2 w3 coordinator")["w3"].missed == 0
 
 
+def test_who_was_silent_is_cleared_only_by_one_who_hears_it() -> None:
+    crowd = (*members("w1", "w2", "coordinator"), member("w3", missed=2))
+    given = terms(members=crowd)
+    assert after(given, "w1 w2 coordinator", unsure="w3")["w3"].missed == 2
+    assert after(given, "w1 w2 coordinator w3")["w3"].missed == 0
+    assert "w3" not in after(given, "w1 w2 coordinator")
+
+
 @given(st.integers(1, 7), st.data())
 def test_those_who_are_heard_are_a_majority_of_the_next_members(count: int, data: st.DataObject) -> None:
     """Else the round after could not be agreed on by those who are left."""
     who = [f"w{number}" for number in range(1, count + 1)]
     crowd = tuple(member(name, missed=data.draw(st.integers(0, 2))) for name in who)
     heard = data.draw(st.sets(st.sampled_from(who), min_size=1))
-    result = next_members(terms(members=crowd), set(map(peer, heard)), (), {}, Kind.SKIP)
+    result = next_members(terms(members=crowd), Presence(set(map(peer, heard))), (), {}, Kind.SKIP)
     here = [m for m in result if m.missed == 0]
     assert {m.peer for m in here} == set(map(peer, heard))
     assert 2 * len(here) > len(result)
@@ -227,7 +234,9 @@ def test_a_member_that_asks_to_join_keeps_its_place() -> None:
 def test_nobody_objects_to_the_next_members() -> None:
     given = terms(*NAMES, round=7, updates=2)
     joiners = {peer("w4"): Role.WORKER, peer("w5"): Role.WORKER}
-    following = next_members(given, {peer("w1"), peer("coordinator")}, {peer("w2")}, joiners, Kind.UPDATE)
+    following = next_members(
+        given, Presence({peer("w1"), peer("coordinator")}), {peer("w2")}, joiners, Kind.UPDATE
+    )
     assert objection(given, update(given, *WORKERS, members=following), ANCHOR) is None
 
 
@@ -235,7 +244,7 @@ def test_there_are_never_more_members_than_a_commit_may_name() -> None:
     everybody = tuple(Member(PeerId(f"{number:04}")) for number in range(MEMBERS_MAX - 1))
     given = terms(members=everybody)
     joiners = {PeerId(f"x{number}"): Role.WORKER for number in range(5)}
-    following = next_members(given, [m.peer for m in everybody], (), joiners, Kind.SKIP)
+    following = next_members(given, Presence([m.peer for m in everybody]), (), joiners, Kind.SKIP)
     assert len(following) == MEMBERS_MAX
 
 

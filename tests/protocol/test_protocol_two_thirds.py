@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ from atoll.protocol.commits import (
 )
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.evidence import Notebook
-from atoll.protocol.ids import Digest
+from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.ledger import Genesis, Ledger
 from atoll.protocol.manifest import MembershipRules, check
 from atoll.protocol.proofs import (
@@ -52,8 +52,8 @@ from atoll.protocol.proofs import (
     prepare_message,
     promise_message,
 )
-from atoll.protocol.roster import MEMBERS_MAX, Role, liars_max
-from atoll.protocol.terms import objection
+from atoll.protocol.roster import MEMBERS_MAX, Presence, Role, liars_max
+from atoll.protocol.terms import Terms, objection
 from atoll.protocol.views import Views
 
 PLACE = Place(RUN, 0, 1)
@@ -184,6 +184,10 @@ def test_a_notebook_keeps_a_few_views() -> None:
 # ---- members ------------------------------------------------------------------------------------
 
 
+def settled(given: Terms, heard: Collection[PeerId], told: proven.Claims) -> Body:
+    return proven.settle(BODY, given, Presence(heard), told)
+
+
 def judge(body: Body, banned: tuple[Any, ...] = ()) -> str | None:
     return objection(TERMS, body, ANCHOR) or proven.objection(TERMS, body, OPEN, banned, VERIFY)
 
@@ -208,19 +212,19 @@ def test_what_a_leader_settles_its_voters_accept() -> None:
         claims(leaving=["w1", "w2"]),
         claims(["w4"], ["w1"], ["w2"]),
     ):
-        body = proven.settle(BODY, TERMS, TERMS.voters, told)
+        body = settled(TERMS, TERMS.voters, told)
         assert judge(body) is None
         assert len(body.joining) <= 1
         assert len(body.farewells) <= 1
     assert {m.peer for m in body.members} == {peer("w3"), peer("w4"), peer("coordinator")}
-    assert "banned" in str(judge(proven.settle(BODY, TERMS, TERMS.voters, claims(["w4"])), (peer("w4"),)))
+    assert "banned" in str(judge(settled(TERMS, TERMS.voters, claims(["w4"])), (peer("w4"),)))
 
 
 def test_silence_must_last_longer_than_liars_lead() -> None:
     late = dataclasses.replace(TERMS, members=tuple(dataclasses.replace(m, missed=2) for m in TERMS.members))
-    settled = proven.settle(BODY, late, (), claims())
-    assert settled.members == (), "all were silent for too long"
-    assert proven.settle(BODY, TERMS, (), claims()).members != ()
+    body = settled(late, (), claims())
+    assert body.members == (), "all were silent for too long"
+    assert settled(TERMS, (), claims()).members != ()
 
 
 @pytest.mark.parametrize(
@@ -248,9 +252,9 @@ def turned(role: Role, proof: Joining | None) -> Body:
 
 def test_a_member_rests_by_its_own_word_only() -> None:
     told = proven.Claims({peer("w1"): (Role.PAUSED, wish("w1", role=Role.PAUSED))}, {}, {})
-    settled = proven.settle(BODY, TERMS, TERMS.peers, told)
-    assert settled.members == turned(Role.PAUSED, None).members
-    assert judge(settled) is None
+    body = settled(TERMS, TERMS.peers, told)
+    assert body.members == turned(Role.PAUSED, None).members
+    assert judge(body) is None
     assert "not those that were asked for" in str(judge(turned(Role.PAUSED, None)))
     assert "did not sign" in str(judge(turned(Role.PAUSED, wish("w1"))))
 
@@ -258,9 +262,9 @@ def test_a_member_rests_by_its_own_word_only() -> None:
 def test_a_witness_stays_one_whatever_it_asks_for() -> None:
     """Else one that asks for what is refused would spoil every leader's proposal."""
     asked = (Role.WORKER, wish("coordinator"))
-    settled = proven.settle(BODY, TERMS, TERMS.peers, proven.Claims({peer("coordinator"): asked}, {}, {}))
-    assert (settled.members, settled.joining) == (BODY.members, ())
-    assert judge(settled) is None
+    body = settled(TERMS, TERMS.peers, proven.Claims({peer("coordinator"): asked}, {}, {}))
+    assert (body.members, body.joining) == (BODY.members, ())
+    assert judge(body) is None
 
 
 def test_an_old_wish_to_rest_is_none_any_more() -> None:
@@ -300,11 +304,11 @@ def test_a_vote_in_each_of_two_epochs_convicts_nobody(stage: Stage) -> None:
 
 def test_nobody_joins_once_very_many_are_banned() -> None:
     banned = [str(number) for number in range(MEMBERS_MAX)]
-    assert "so many" in str(judge(proven.settle(BODY, TERMS, TERMS.peers, claims(["w4"])), tuple(banned)))
+    assert "so many" in str(judge(settled(TERMS, TERMS.peers, claims(["w4"])), tuple(banned)))
 
 
 def test_proofs_travel_in_bodies() -> None:
-    body = proven.settle(BODY, TERMS, TERMS.peers, claims(["w4"], ["w1"], ["w2"]))
+    body = settled(TERMS, TERMS.peers, claims(["w4"], ["w1"], ["w2"]))
     read = body_from_bytes(body.encoded, {TERMS.parent: TERMS.members}.get)
     assert read == body
     assert (read.evidence, read.joining, read.farewells) == (body.evidence, body.joining, body.farewells)

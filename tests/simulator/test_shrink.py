@@ -13,9 +13,9 @@ from atoll.cli.main import app
 from atoll.protocol.errors import ConfigError
 from atoll.protocol.leading import Leading
 from atoll.simulator import transcript
-from atoll.simulator.run import trial
+from atoll.simulator.run import Outcome, trial
 from atoll.simulator.setting import setting
-from atoll.simulator.shrink import kind_of, least, shrink
+from atoll.simulator.shrink import kind_of, least
 from atoll.simulator.strikes import Strike, strike_of
 
 
@@ -23,32 +23,40 @@ def forget_what_was_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Leading, "bound_to", property(lambda self: None))
 
 
-def failing_seed(peers: int, rounds: int, faults: str) -> int:
+def failing_trial(peers: int, rounds: int, faults: str) -> Outcome:
     chosen = setting(peers, rounds, faults)
     outcomes = (trial(seed, chosen) for seed in range(200))
-    return next(o.seed for o in outcomes if "two histories" in (o.violation or "") and len(o.strikes) > 1)
+    return next(o for o in outcomes if "two histories" in (o.violation or "") and len(o.strikes) > 1)
 
 
-def test_a_failure_shrinks_and_still_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failure_shrinks_and_replays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     forget_what_was_accepted(monkeypatch)
-    faults = "crash,partition,suspect,lag,twice,skew"
-    chosen, seed = setting(5, 6, faults), failing_seed(5, 6, faults)
-    before = trial(seed, chosen)
-    case = shrink(seed, chosen)
+    faults, path = "crash,partition,suspect,lag,twice,skew", tmp_path / "case.txt"
+    before = failing_trial(5, 6, faults)
+    command = ["simulate", "network", "--peers", "5", "--rounds", "6", "--faults", faults]
+    command += ["--seeds", f"{before.seed}:{before.seed + 1}", "--shrink", str(path)]
+    assert boundary.run(lambda: app(command, prog_name="atoll", standalone_mode=False)) == 1
+    assert f"--replay {path}" in capsys.readouterr().err
+
+    case = transcript.read(path)
     assert 0 < len(case.strikes) < len(before.strikes)
     assert case.setting.peers <= 5
-    assert kind_of(case.run()) == kind_of(before)
-
-    path = tmp_path / "case.txt"
-    written = transcript.write(path, case)
-    again = transcript.read(path)
-    assert (again.seed, again.setting, again.strikes) == (case.seed, case.setting, case.strikes)
-    assert again.run(traced=True).trace == written.trace
-    assert again.found == written.violation
-    assert "# " + written.trace[-1] in path.read_text()
+    again = case.run(traced=True)
+    assert kind_of(again) == kind_of(before)
+    assert case.found == again.violation
+    assert "# " + again.trace[-1] in path.read_text()
     for left_out in range(len(case.strikes)):
         fewer = tuple(s for i, s in enumerate(case.strikes) if i != left_out)
         assert kind_of(trial(case.seed, case.setting, strikes=fewer)) != kind_of(before)
+
+    command = ["simulate", "network", "--replay", str(path), "--json"]
+    assert boundary.run(lambda: app(command, prog_name="atoll", standalone_mode=False)) == 1
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert (report["violations"], report["same_trace"]) == (1, True)
+    assert "two histories" in said.err
 
 
 def test_the_strikes_of_a_seed_give_its_very_trace() -> None:
@@ -58,25 +66,6 @@ def test_the_strikes_of_a_seed_give_its_very_trace() -> None:
         given = trial(seed, chosen, traced=True, strikes=drawn.strikes)
         assert len(drawn.strikes) > 0
         assert given.trace == drawn.trace
-
-
-def test_the_command_shrinks_and_replays(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    forget_what_was_accepted(monkeypatch)
-    faults, path = "crash,partition,suspect,lag,twice,skew", tmp_path / "case.txt"
-    seed = failing_seed(5, 6, faults)
-    command = ["simulate", "network", "--peers", "5", "--rounds", "6", "--faults", faults]
-    command += ["--seeds", f"{seed}:{seed + 1}", "--shrink", str(path)]
-    assert boundary.run(lambda: app(command, prog_name="atoll", standalone_mode=False)) == 1
-    assert f"--replay {path}" in capsys.readouterr().err
-
-    command = ["simulate", "network", "--replay", str(path), "--json"]
-    assert boundary.run(lambda: app(command, prog_name="atoll", standalone_mode=False)) == 1
-    said = capsys.readouterr()
-    report = json.loads(said.out)
-    assert (report["violations"], report["same_trace"]) == (1, True)
-    assert "two histories" in said.err
 
 
 def test_a_part_that_fails_is_found() -> None:

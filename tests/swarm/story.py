@@ -51,7 +51,7 @@ grace_ms_min = 300
 deadline_ms = 5_000
 lease_ms = 4_000
 missed_max = 2
-
+{rules}
 [coordinator]
 listen = "127.0.0.1:0"
 dht_listen = ["/ip4/127.0.0.1/tcp/0"]
@@ -72,10 +72,10 @@ class Anchors:
                 assert seen == status["anchor_digest"], f"{name} has another anchor {status['anchor_round']}"
 
 
-def publish(swarm: Swarm, *, rounds: int, steps: int, workers: int) -> str:
-    """Start the coordinator; its invite."""
+def publish(swarm: Swarm, *, rounds: int, steps: int, workers: int, rules: str = "") -> str:
+    """Start the coordinator; its invite. `rules` are further lines of [rounds]."""
     run_file: Path = swarm.folder / "RUN.toml"
-    run_file.write_text(RUN.format(rounds=rounds, steps=steps, workers=workers))
+    run_file.write_text(RUN.format(rounds=rounds, steps=steps, workers=workers, rules=rules))
     start_coordinator(swarm)
     state_dir = swarm.children[COORDINATOR].state_dir
     swarm.until(lambda: places.invite(state_dir) is not None, START_S, "the invite")

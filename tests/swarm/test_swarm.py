@@ -1,7 +1,8 @@
 """One swarm of real processes that loses, freezes and regains its peers; every anchor seen must agree.
 
-The tests are one story in order: coordinator and three workers over loopback, real libp2p and gRPC. At last
-one of them rests, a majority is killed for good, and the researcher goes on with who is left.
+The tests are one story in order: coordinator and three workers over loopback, real libp2p and gRPC. They
+train in fragments, one round ahead of the ledger (test_faults_at_each_phase.py: the whole vector). At last
+one rests, a majority is killed for good, and the researcher goes on with who is left.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ from atoll.protocol.keys import Key
 
 pytestmark = [pytest.mark.swarm, pytest.mark.timeout(300)]
 WORKERS = ("w1", "w2", "w3")
+FRAGMENTS = 3
+STREAMING = f"fragments = {FRAGMENTS}\noverlap = 1\n"
 LOST, LEFT = ("w2", "w3"), (COORDINATOR, "w1")
 QUIET_VIEWS = 3
 BUSY = ("exchanging", "voting")
@@ -65,7 +68,7 @@ class Told:
 def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
     swarm = Swarm(tmp_path_factory.mktemp("swarm"), Anchors())
     try:
-        Told.invite = publish(swarm, rounds=10_000, steps=12, workers=len(WORKERS))
+        Told.invite = publish(swarm, rounds=10_000, steps=12, workers=len(WORKERS), rules=STREAMING)
         for name in WORKERS:
             join(swarm, name, Told.invite, LIBP2P if name == "w3" else DIRECT)
         swarm.until(lambda: updates(swarm) >= 1, START_S, "the first update")
@@ -79,6 +82,18 @@ def test_all_train_and_agree(swarm: Swarm) -> None:
     assert wait_same(swarm)
     members = next(iter(swarm.fresh.values()))["members"]
     assert [m["role"] for m in members].count("worker") == len(WORKERS)
+    wait_updates(swarm, FRAGMENTS)
+    ledger = read_ledger(swarm.children[COORDINATOR].state_dir, Key.generate())
+    done = [commit.body for commit in ledger.commits if commit.body.kind is Kind.UPDATE]
+    assert {body.round % FRAGMENTS for body in done} == set(range(FRAGMENTS))
+
+
+def test_a_trainer_that_was_killed_trains_on(swarm: Swarm) -> None:
+    pid = swarm.statuses["w2"]["training"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    swarm.until(lambda: swarm.fresh["w2"]["training"]["pid"] != pid, START_S, "another trainer")
+    swarm.until(lambda: contributes(swarm, "w2"), START_S, "a contribution of what it trained")
+    assert wait_same(swarm)
 
 
 def test_bytes_stay_at_the_lower_bound(swarm: Swarm) -> None:
