@@ -36,7 +36,7 @@ TABLE: dict[str, Any] = {
 SYNC = {"name": "sync", "algorithm": "sync"}
 ALL = (
     SYNC,
-    {"name": "diloco", "algorithm": "diloco", "steps": 4, "codec": "int8", "error_feedback": True},
+    {"name": "diloco", "algorithm": "diloco", "steps": 4, "codec": "int8"},
     {"name": "streaming", "algorithm": "streaming", "steps": 4, "codec": "int8", "fragments": 2},
     {"name": "sparse", "algorithm": "sparseloco", "steps": 4},
     {"name": "co2", "algorithm": "co2", "steps": 3},

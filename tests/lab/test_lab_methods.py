@@ -147,15 +147,17 @@ def test_dense_bytes_are_those_of_the_payloads(
     name: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spy = Spy(name)
-    monkeypatch.setattr("atoll.simulator.lab.methods.sending.codec_of", lambda *arguments: spy)
+    monkeypatch.setattr("atoll.simulator.lab.methods.sending.codec", lambda name: spy)
     chosen = lab(SYNC, {"name": "d", "algorithm": "diloco", "steps": 4, "codec": name})
     _, replicas = trained(chosen, corpus)
     rounds, parts = 3, REPLICAS
     assert len(spy.lengths) == rounds * parts * (REPLICAS + 1)
     sent = 0
-    for start in range(0, len(spy.lengths), REPLICAS + 1):
-        *contributions, result = spy.lengths[start : start + REPLICAS + 1]
-        sent += sum(contributions[1:]) + (REPLICAS - 1) * result  # an owner has its own, and keeps the mean
+    for start in range(0, len(spy.lengths), parts * (REPLICAS + 1)):
+        pieces, results = spy.lengths[start : start + parts * REPLICAS], spy.lengths[start + parts * REPLICAS :]
+        for part in range(parts):
+            own, *others = pieces[part * REPLICAS : (part + 1) * REPLICAS]
+            sent += sum(others) + (REPLICAS - 1) * results[part]  # an owner has its own, and keeps the mean
     assert replicas.traffic.total == sent
     sizes = [stop - start for start, stop in part_bounds(replicas.numel, parts, codec(name).block)]
     expected = sum(2 * (REPLICAS - 1) * codec(name).payload_bytes(size) for size in sizes)
@@ -164,7 +166,7 @@ def test_dense_bytes_are_those_of_the_payloads(
 
 def test_sparse_bytes_are_those_of_the_payloads(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy("topk")
-    monkeypatch.setattr("atoll.simulator.lab.methods.sending.codec_of", lambda *arguments: spy)
+    monkeypatch.setattr("atoll.simulator.lab.methods.sending.codec", lambda name: spy)
     _, replicas = trained(lab(SYNC, {"name": "s", "algorithm": "sparseloco", "steps": 4}), corpus)
     assert len(spy.lengths) == 3 * REPLICAS
     assert replicas.traffic.total == (REPLICAS - 1) * sum(spy.lengths)
