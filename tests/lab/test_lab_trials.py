@@ -19,7 +19,9 @@ from atoll.cli.main import app
 from atoll.protocol.errors import ConfigError
 from atoll.simulator.lab import pool
 from atoll.simulator.lab.methods import rounds
+from atoll.simulator.lab.plot import draw
 from atoll.simulator.lab.pool import Job
+from atoll.simulator.lab.report import report
 
 LONG = 40  # steps that nobody waits for
 DEADLINE_S = 120.0
@@ -149,6 +151,15 @@ def test_the_command_prints_one_object_and_draws_a_picture(
     shown = capsys.readouterr().out
     assert "diloco" in shown
     assert "seeds 0, 1" in shown
+
+
+def test_a_replica_alone_sends_nothing_and_is_drawn_all_the_same(tmp_path: Path) -> None:
+    chosen = lab(SYNC, ALL[1], lab={"replicas": 1, "tokens": 4 * 32})
+    results = pool.run(chosen, tmp_path, 1, False, lambda *news: None, lambda *done: None)
+    draw(chosen, results, tmp_path / "loss.png")
+    found = report(chosen, results, 1.0)
+    assert [(row["bytes_per_replica"], row["bytes_vs_sync"]) for row in found["methods"]] == [(0, None)] * 2
+    json.dumps(found, allow_nan=False)
 
 
 def test_an_interrupt_ends_it_at_once_and_leaves_a_state(tmp_path: Path) -> None:
