@@ -376,6 +376,8 @@ class Daemon:
         copying = asyncio.get_running_loop().run_in_executor(self.worker, self.numbers.copies)
         self.feed(state)
         anchor, momentum, residual = await copying
+        if rewound != self._rewound:
+            return
         if self.evaluator is not None and not self.peer.paused:
             self.evaluator.evaluate(state.round, anchor)
         await self._write(self._save, state, anchor, momentum, residual)

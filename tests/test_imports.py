@@ -23,7 +23,7 @@ LIBRARIES = {
     "protocol": {"cryptography", "google"},
     "optim": {"numba", "numpy", "torch"},
     "workload": {"numpy", "torch", "transformers", "datasets", "tokenizers", "safetensors", "schedulefree"},
-    "simulator": {"matplotlib", "numpy", "safetensors", "tomli", "torch"},
+    "simulator": {"numpy", "torch", "matplotlib", "safetensors", "tomli"},
 }
 SIBLINGS = {
     "protocol": set(),

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from atoll.optim.codecs import Codec
-from atoll.optim.mean import weighted_mean
+from atoll.optim.layout import Layout
+from atoll.optim.mean import mean_of
 from atoll.optim.parts import part_bounds
+from atoll.optim.rda import embeddings, rda
 from atoll.simulator.lab.traffic import Traffic
 
 
@@ -21,7 +23,6 @@ from atoll.simulator.lab.traffic import Traffic
 class Offer:
     """What one replica offers to a round: fp32 [numel], weighted by the tokens it trained on."""
 
-    replica: int
     weight: int
     vector: Tensor
 
@@ -34,39 +35,49 @@ class Exchanged:
     decoded: tuple[Tensor, ...]
 
 
-def dense(offers: Sequence[Offer], codec: Codec, receivers: int, traffic: Traffic) -> Exchanged | None:
+def dense(
+    offers: Sequence[Offer], codec: Codec, receivers: int, traffic: Traffic, radial: Layout | None = None
+) -> Exchanged | None:
     """Owners sum parts; the mean travels in the same codec. None if nothing weighs anything.
 
-    There are as many parts as offers, and each is encoded by itself, as owners pull it.
+    There are as many parts as offers, and each is encoded by itself, as owners pull it. With `radial`, the
+    layout of the vector, lengths and directions of its tensors are averaged apart (which takes whole tensors:
+    owners would have to tell each other norms, and that is not counted).
     """
-    weights = [offer.weight for offer in offers]
-    if not sum(weights):
-        return None
-    numel = offers[0].vector.numel()
-    update, decoded = torch.empty(numel), tuple(torch.empty(numel) for _ in offers)
-    for start, stop in part_bounds(numel, len(offers), max(1, codec.block)):
-        if start == stop:
-            continue
-        payloads = [codec.encode(offer.vector[start:stop]) for offer in offers]
-        mean = weighted_mean(zip(weights, payloads, strict=True), codec, stop - start)
-        assert mean is not None
-        result = codec.encode(mean)
-        codec.decode(result, stop - start, update[start:stop])
-        for payload, own in zip(payloads, decoded, strict=True):
-            codec.decode(payload, stop - start, own[start:stop])
-        traffic.part(len(payloads[0]), len(result), len(offers), receivers)
-    return Exchanged(update, decoded)
-
-
-def sparse(offers: Sequence[Offer], codec: Codec, receivers: int, traffic: Traffic) -> Exchanged | None:
-    """The contributions are the update: everybody fetches all of them and sums. None if nothing weighs."""
     if not sum(offer.weight for offer in offers):
         return None
     numel = offers[0].vector.numel()
+    update, decoded = torch.empty(numel), tuple(torch.empty(numel) for _ in offers)
+    bounds = [part for part in part_bounds(numel, len(offers), max(1, codec.block)) if part[0] < part[1]]
+    for start, stop in bounds:
+        payloads = [codec.encode(offer.vector[start:stop]) for offer in offers]
+        for payload, own in zip(payloads, decoded, strict=True):
+            codec.decode(payload, stop - start, own[start:stop])
+        traffic.part(len(payloads[0]), codec.payload_bytes(stop - start), len(offers), receivers)
+    mean = _aggregate(offers, decoded, radial)
+    for start, stop in bounds:
+        codec.decode(codec.encode(mean[start:stop]), stop - start, update[start:stop])
+    return Exchanged(update, decoded)
+
+
+def sparse(
+    offers: Sequence[Offer], codec: Codec, receivers: int, traffic: Traffic, radial: Layout | None = None
+) -> Exchanged | None:
+    """The contributions are the update: everybody fetches all of them and sums. None if nothing weighs."""
+    if not sum(offer.weight for offer in offers):
+        return None
     payloads = [codec.encode(offer.vector) for offer in offers]
     for payload in payloads:
         traffic.blob(len(payload), receivers)
-    weighted = ((offer.weight, payload) for offer, payload in zip(offers, payloads, strict=True))
-    update = weighted_mean(weighted, codec, numel)
-    assert update is not None
-    return Exchanged(update, tuple(codec.decode(payload, numel) for payload in payloads))
+    decoded = tuple(codec.decode(payload, offers[0].vector.numel()) for payload in payloads)
+    return Exchanged(_aggregate(offers, decoded, radial), decoded)
+
+
+def _aggregate(offers: Sequence[Offer], decoded: Sequence[Tensor], radial: Layout | None) -> Tensor:
+    weighted = [(offer.weight, vector) for offer, vector in zip(offers, decoded, strict=True)]
+    if radial is None:
+        found = mean_of(weighted, decoded[0].numel())
+    else:
+        found = rda(weighted, radial, embeddings(radial))
+    assert found is not None, "somebody weighs something"
+    return found

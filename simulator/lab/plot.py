@@ -26,11 +26,16 @@ def draw(lab: Lab, results: Mapping[Job, Result], path: Path) -> None:
         _line(by_tokens, curves, TOKENS, method.name, f"C{place}")
         _line(by_bytes, curves, BYTES, method.name, f"C{place}")
     by_tokens.set(xlabel="tokens, all replicas", ylabel="held-out loss, nats per token")
-    by_bytes.set(xlabel="bytes sent by a replica", xscale="log")
+    by_bytes.set(xlabel="bytes sent by a replica", xscale="log" if _anything_sent(results) else "linear")
     by_bytes.legend(fontsize="small")
     for axes in (by_tokens, by_bytes):
         axes.grid(alpha=0.3)
     figure.savefig(str(path), dpi=110, format="png")
+
+
+def _anything_sent(results: Mapping[Job, Result]) -> bool:
+    """Whether there is a point to show: a replica alone sends nothing, and no logarithm holds that."""
+    return any(point[BYTES] > 0 for result in results.values() for point in result["curve"])
 
 
 def _line(axes: Any, curves: list[list[list[float]]], of: int, name: str, color: str) -> None:

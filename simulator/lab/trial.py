@@ -44,7 +44,7 @@ class Log:
     seconds: float = 0.0
 
     def facts(self) -> dict[str, Any]:
-        return {"curve": [dataclasses.astuple(point) for point in self.curve], "seconds": self.seconds}
+        return {"curve": [list(dataclasses.astuple(point)) for point in self.curve], "seconds": self.seconds}
 
     @classmethod
     def of(cls, facts: dict[str, Any]) -> Log:

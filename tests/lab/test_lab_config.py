@@ -42,14 +42,18 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     (method(fragments=2), ["unknown key `fragments` of 'diloco'"]),
     (table({**SYNC, "steps": 3}), ["unknown key `steps` of 'sync'"]),
     (method(codec="int9"), ["`codec` is 'int9'", "did you mean `int8`"]),
-    (method(codec="topk", exchange="sparse"), ["without error feedback", "error_feedback = true"]),
+    (method(codec="topk"), ["exchange = 'dense'", "an owner would encode the mean again"]),
+    (method(codec="topk", exchange="sparse", feedback=0), ["feedback above 0"]),
     (method(outer={"rule": "nestorov"}), ["unknown outer rule", "'nesterov'"]),
     (method(outer={"rule": "nesterov", "lr": 0}), ["outer lr must be a positive number"]),
     (method(outer={"rule": "nesterov", "beta": 0.5}), ["unknown knob 'beta'"]),
     (method(outer={"lr": 1}), ["`outer` is", 'rule = "nesterov"']),
     (method(inner={"optimizer": "mun"}), ["'d': inner", "mun"]),
     (method(inner={"batch_sequences": 4}), ["`batch_sequences` of one method"]),
-    (table(SYNC, {**DILOCO, "algorithm": "streaming", "steps": 4, "overlap": 2}), ["overlap must be from 0 to 1"]),
+    (
+        table(SYNC, {**DILOCO, "algorithm": "streaming", "steps": 4, "overlap": 2}),
+        ["overlap must be from 0 to 1"],
+    ),
     (table(SYNC, {**DILOCO, "algorithm": "eager", "outer": {"rule": "sgd"}}), ['rule = "eager"']),
 ]
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from atoll.optim.codecs import codec
 from atoll.optim.feedback import Residual
 from atoll.optim.layout import Layout
 from atoll.optim.rules import OuterRule, outer_rule
-from atoll.simulator.lab.methods.base import OUTER, Outer, codec_name, codec_of, flag, one_of, only
-from atoll.simulator.lab.methods.sending import difference
+from atoll.simulator.lab.methods.base import OUTER, Outer, codec_name, one_of, only, together
+from atoll.simulator.lab.methods.sending import Packing, difference
 from atoll.simulator.lab.traffic import FP32_BYTES
 from atoll.workload.fields import parse, real, whole
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from atoll.simulator.lab.replicas import Replicas
 
 DELAYED = "delayed-nesterov"
-KEYS = ("steps", "codec", "error_feedback", "error_decay", "outer")
+KEYS = ("steps", "codec", "feedback", "outer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,7 @@ class AsyncRecipe:
     algorithm: str = one_of("async")
     steps: int = whole(50, 1, 1_000_000)
     codec: str = codec_name("fp32")
-    error_feedback: bool = flag(False)
-    error_decay: float = real(1.0, 0.0, 1.0)
+    feedback: float = real(1.0, 0.0, 1.0)
     outer: Outer = field(default=Outer(DELAYED, {"lr": 0.7, "momentum": 0.9}), metadata=OUTER)
 
     def check(self, layout: Layout, where: str) -> None:
@@ -51,7 +51,7 @@ class AsyncRecipe:
 def recipe(section: Mapping[str, Any], where: str) -> AsyncRecipe:
     only(section, KEYS, "async", where)
     made = parse(AsyncRecipe, {"algorithm": "async", **section}, where)
-    codec_of(made.codec, made.error_feedback, where)
+    together(made.outer, Packing(made.codec, "sparse", feedback=made.feedback), where)
     return made
 
 
@@ -60,11 +60,11 @@ class Asynchronous:
 
     def __init__(self, recipe: AsyncRecipe, replicas: Replicas, rule: OuterRule) -> None:
         self._recipe, self._replicas, self._rule = recipe, replicas, rule
-        self._codec = codec_of(recipe.codec, recipe.error_feedback)
+        self._codec = codec(recipe.codec)
         self.anchor = replicas.local[0].clone()
         self._state = rule.state(replicas.numel)
         self._started = replicas.local.clone()
-        self._residuals = [Residual(replicas.numel) for _ in replicas.tokens]
+        self._residuals = [Residual(replicas.numel, recipe.feedback) for _ in replicas.tokens]
 
     @property
     def turns(self) -> int:
@@ -105,7 +105,7 @@ class Asynchronous:
                 payload = self._codec.encode(vector)
                 self._replicas.traffic.message(len(payload))
                 decoded = self._codec.decode(payload, vector.numel())
-                residual.accepted(decoded if self._recipe.error_feedback else vector)
+                residual.accepted(decoded)
                 self._rule.step_(self.anchor, self._state, decoded)
             elif self._replicas.attendance.churn.late == "carry":
                 residual.carried()

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from atoll.optim.codecs import CODECS, Codec, codec
+from atoll.optim.codecs import CODECS
 from atoll.optim.layout import Layout
 from atoll.optim.rules import OuterRule, outer_rule
+from atoll.protocol.combinations import Choices, check_combinations
 from atoll.protocol.errors import ConfigError
+from atoll.simulator.lab.methods.sending import Packing
 from atoll.workload.fields import custom, nearest
 
 if TYPE_CHECKING:
@@ -104,21 +106,19 @@ def one_of(*names: str) -> Any:
     return custom(read, default=names[0])
 
 
-def flag(default: bool) -> Any:
-    def read(value: Any, key: str, where: str) -> bool:
-        if not isinstance(value, bool):
-            raise ConfigError(f"`{key}` is {value!r}", where, "true or false")
-        return value
-
-    return custom(read, default=default)
-
-
-def codec_of(name: str, feedback: bool, where: str = "codec") -> Codec:
-    """The codec. Raises ConfigError if it must not go without error feedback and does."""
-    found = codec(name)
-    if found.feedback and not feedback:
-        raise ConfigError(f"the codec {name!r} without error feedback", where, "error_feedback = true")
-    return found
+def together(outer: Outer, packing: Packing, where: str) -> None:
+    """Raise ConfigError if these choices lose what each was made for."""
+    check_combinations(
+        Choices(
+            rule=outer.rule,
+            aggregation=packing.aggregation,
+            codec=packing.codec,
+            feedback=packing.feedback,
+            exchange=packing.exchange,
+            ledger=False,
+        ),
+        where,
+    )
 
 
 def only(section: Mapping[str, Any], keys: Sequence[str], algorithm: str, where: str) -> None:

@@ -16,8 +16,8 @@ from torch import Tensor
 from atoll.optim.layout import Layout
 from atoll.optim.rules import EagerRule
 from atoll.protocol.errors import ConfigError
-from atoll.simulator.lab.methods.base import OUTER, Outer, codec_name, codec_of, one_of, only
-from atoll.simulator.lab.methods.sending import Sending, Trained, difference
+from atoll.simulator.lab.methods.base import OUTER, Outer, codec_name, one_of, only, together
+from atoll.simulator.lab.methods.sending import Packing, Sending, Trained, difference
 from atoll.simulator.lab.traffic import FP32_BYTES
 from atoll.workload.fields import parse, whole
 
@@ -48,7 +48,7 @@ def recipe(section: Mapping[str, Any], where: str) -> EagerRecipe:
     made = parse(EagerRecipe, {"algorithm": "eager", **section}, where)
     if made.outer.rule != EagerRule.name:
         raise ConfigError(f"outer rule {made.outer.rule!r}", where, 'rule = "eager"')
-    codec_of(made.codec, False, where)
+    together(made.outer, Packing(made.codec, feedback=0.0), where)
     return made
 
 
@@ -56,7 +56,7 @@ class Eager:
     def __init__(self, recipe: EagerRecipe, replicas: Replicas) -> None:
         self._steps, self._replicas = recipe.steps, replicas
         self._rule = EagerRule(**recipe.outer.knobs)
-        self._sending = Sending(recipe.codec, "dense", False, 1.0)
+        self._sending = Sending(Packing(recipe.codec, feedback=0.0), replicas.layout)
         self.anchor = replicas.local[0].clone()
         (self._momentum,) = self._rule.shared.state(replicas.numel)
         self._own = replicas.local.clone()
@@ -116,7 +116,7 @@ class Eager:
             fresh[replica] = delta
             if self._replicas.attendance.delivers(replica, step):
                 trained.append(Trained(replica, weight, delta))
-        residuals = [self._sending.residual(self._replicas.numel) for _ in self._marks]
+        residuals = [self._sending.residual() for _ in self._marks]
         self._mean = self._sending.exchange(trained, residuals, len(there), self._replicas.traffic)
         self._given.zero_()
         for each in trained:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from atoll.optim.codecs import codec
 from atoll.optim.gossip import NoLoCoRule, mean_of_pair, pairs
 from atoll.optim.layout import Layout
 from atoll.optim.mean import mean_of
 from atoll.protocol.errors import ConfigError
 from atoll.simulator.lab.attendance import run_seed
-from atoll.simulator.lab.methods.base import codec_name, codec_of, one_of, only
+from atoll.simulator.lab.methods.base import codec_name, one_of, only
 from atoll.simulator.lab.methods.sending import difference
 from atoll.simulator.lab.traffic import FP32_BYTES
 from atoll.workload.fields import parse, real, whole
@@ -49,7 +50,7 @@ class GossipRecipe:
 def recipe(section: Mapping[str, Any], where: str) -> GossipRecipe:
     only(section, KEYS, "noloco", where)
     made = parse(GossipRecipe, {"algorithm": "noloco", **section}, where)
-    if codec_of(made.codec, True).feedback:
+    if codec(made.codec).feedback:
         raise ConfigError(f"codec {made.codec!r}", where, "one that needs no error feedback: pairs change")
     return made
 
@@ -57,7 +58,7 @@ def recipe(section: Mapping[str, Any], where: str) -> GossipRecipe:
 class Gossip:
     def __init__(self, recipe: GossipRecipe, replicas: Replicas) -> None:
         self._steps, self._replicas = recipe.steps, replicas
-        self._codec = codec_of(recipe.codec, False)
+        self._codec = codec(recipe.codec)
         self._rule = NoLoCoRule(recipe.lr, recipe.momentum)
         self._anchors = replicas.local.clone()
         self._momenta = torch.zeros_like(self._anchors)

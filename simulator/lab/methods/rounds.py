@@ -20,8 +20,8 @@ from atoll.optim.fragments import Fragments, balanced, sequential, strided
 from atoll.optim.layout import Layout
 from atoll.optim.streaming import Schedule, merge_
 from atoll.protocol.errors import ConfigError
-from atoll.simulator.lab.methods.base import OUTER, Outer, codec_name, codec_of, flag, one_of, only
-from atoll.simulator.lab.methods.sending import EXCHANGES, Sending, Trained, difference
+from atoll.simulator.lab.methods.base import OUTER, Outer, codec_name, one_of, only, together
+from atoll.simulator.lab.methods.sending import EXCHANGES, Packing, Sending, Trained, difference, missed
 from atoll.simulator.lab.traffic import FP32_BYTES
 from atoll.workload.fields import parse, real, whole
 
@@ -29,26 +29,30 @@ if TYPE_CHECKING:
     from atoll.simulator.lab.replicas import Replicas
 
 PARTITIONS = {"balanced": balanced, "sequential": sequential, "strided": strided}
-ROUND_KEYS = ("steps", "codec", "exchange", "error_feedback", "error_decay", "outer")
+ROUND_KEYS = ("steps", "codec", "exchange", "aggregation", "feedback", "outer")
 STREAM_KEYS = (*ROUND_KEYS, "fragments", "partition", "overlap", "mixing")
 
 
 @dataclass(frozen=True, slots=True)
 class RoundsRecipe:
-    """`steps` is H, `overlap` tau, `mixing` alpha, `error_decay` beta; `late`: applied a round late."""
+    """`steps` is H, `overlap` tau, `mixing` alpha, `feedback` beta. A `late` update waits a round."""
 
     algorithm: str = one_of("diloco", "streaming", "sparseloco", "co2")
     steps: int = whole(50, 1, 1_000_000)
     codec: str = codec_name("fp32")
     exchange: str = one_of(*EXCHANGES)
-    error_feedback: bool = flag(False)
-    error_decay: float = real(1.0, 0.0, 1.0)
+    aggregation: str = one_of("mean", "rda")
+    feedback: float = real(1.0, 0.0, 1.0)
     outer: Outer = field(default=Outer("nesterov", {"lr": 0.7, "momentum": 0.9}), metadata=OUTER)
     fragments: int = whole(1, 1, 256)
     partition: str = one_of(*PARTITIONS)
     overlap: int = whole(0, 0, 1_000_000)
     mixing: float = real(0.0, 0.0, 1.0)
-    late: bool = flag(False)
+    late: int = whole(0, 0, 1)
+
+    @property
+    def packing(self) -> Packing:
+        return Packing(self.codec, self.exchange, self.aggregation, self.feedback)
 
     def check(self, layout: Layout, where: str) -> None:
         try:
@@ -69,7 +73,7 @@ def _recipe(
 ) -> RoundsRecipe:
     only(section, keys, str(defaults["algorithm"]), where)
     made = parse(RoundsRecipe, {**defaults, **section}, where)
-    codec_of(made.codec, made.error_feedback, where)
+    together(made.outer, made.packing, where)
     try:
         Schedule(made.steps, made.fragments, made.overlap)
     except ValueError as error:
@@ -97,12 +101,11 @@ sparseloco = partial(
         "algorithm": "sparseloco",
         "codec": "topk",
         "exchange": "sparse",
-        "error_feedback": True,
-        "error_decay": 0.95,
+        "feedback": 0.95,
         "outer": {"rule": "sgd", "lr": 1.0},
     },
 )
-co2 = partial(_recipe, ROUND_KEYS, {"algorithm": "co2", "late": True, "outer": {"rule": "co2"}})
+co2 = partial(_recipe, ROUND_KEYS, {"algorithm": "co2", "late": 1, "outer": {"rule": "co2"}})
 
 
 class Rounds:
@@ -118,13 +121,13 @@ class Rounds:
         self._cuts = recipe.cut(replicas.layout)
         self._schedule = Schedule(recipe.steps, recipe.fragments, recipe.overlap)
         self._rule = recipe.outer.build()
-        self._sending = Sending(recipe.codec, recipe.exchange, recipe.error_feedback, recipe.error_decay)
-        sizes = [self._cuts.numel_of(fragment) for fragment in range(len(self._cuts))]
-        self._states = [self._rule.state(numel) for numel in sizes]
-        self._residuals = [[self._sending.residual(numel) for numel in sizes] for _ in replicas.tokens]
-        self._queues: list[list[Tensor | None]] = [[] for _ in sizes]
-        self._sent_at = [0] * len(sizes)
-        self._marks = [[0] * len(sizes) for _ in replicas.tokens]
+        layouts = [self._layout_of(fragment) for fragment in range(len(self._cuts))]
+        self._sending = [Sending(recipe.packing, layout) for layout in layouts]
+        self._states = [self._rule.state(layout.numel) for layout in layouts]
+        self._residuals = [[sending.residual() for sending in self._sending] for _ in replicas.tokens]
+        self._queues: list[list[Tensor | None]] = [[] for _ in layouts]
+        self._sent_at = [0] * len(layouts)
+        self._marks = [[0] * len(layouts) for _ in replicas.tokens]
 
     @property
     def turns(self) -> int:
@@ -163,8 +166,8 @@ class Rounds:
                 arrives = self._replicas.attendance.delivers(replica, step)
                 (offers if arrives else late).append(Trained(replica, weight, delta))
         residuals = [residuals[fragment] for residuals in self._residuals]
-        update = self._sending.exchange(offers, residuals, len(there), self._replicas.traffic)
-        self._sending.missed(late, residuals, self._replicas.attendance.churn.late)
+        update = self._sending[fragment].exchange(offers, residuals, len(there), self._replicas.traffic)
+        missed(late, residuals, self._replicas.attendance.churn.late, 1 - self._recipe.mixing)
         self._queues[fragment].append(update)
         self._sent_at[fragment] = step
 
@@ -184,6 +187,14 @@ class Rounds:
             anchor = self._cuts.gather(self.anchor, fragment)
             self._rule.step_(anchor, self._states[fragment], update)
             self._cuts.scatter(anchor, self.anchor, fragment)
+
+    def _layout_of(self, fragment: int) -> Layout:
+        """The tensors of a fragment, as its vector holds them."""
+        places = self._cuts.slices[fragment]
+        slots = self._replicas.layout.slots
+        return Layout.of(
+            (slot.name, slot.shape) for slot in slots if any(p.start <= slot.offset < p.stop for p in places)
+        )
 
     def _welcome(self, returning: list[int]) -> None:
         """Who comes back fetches anchor and outer state, and has no residual."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from atoll.optim.codecs import codec
 from atoll.optim.feedback import Residual
 from atoll.optim.flat import NonFinite
+from atoll.optim.layout import Layout
 from atoll.optim.pseudo_gradient import pseudo_gradient
 from atoll.simulator.lab.exchanges import Offer, dense, sparse
-from atoll.simulator.lab.methods.base import codec_of
 from atoll.simulator.lab.traffic import Traffic
 
 EXCHANGES = {"dense": dense, "sparse": sparse}
@@ -34,36 +35,50 @@ def difference(anchor: Tensor, local: Tensor) -> Tensor | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How what is sent is packed, in the words of a RUN.toml. Of what the codec leaves out, `feedback` is the
+    share that is offered again."""
+
+    codec: str = "fp32"
+    exchange: str = "dense"
+    aggregation: str = "mean"
+    feedback: float = 1.0
+
+
 class Sending:
-    """How a method packs what it sends: codec, exchange, and whether what the codec leaves out comes back."""
+    """Makes a round's update of what replicas trained. `radial` is the layout, if means are to be radial."""
 
-    def __init__(self, codec: str, exchange: str, error_feedback: bool, error_decay: float) -> None:
-        self._codec, self._exchange = codec_of(codec, error_feedback), EXCHANGES[exchange]
-        self._feedback, self._decay = error_feedback, error_decay
+    def __init__(self, packing: Packing, layout: Layout) -> None:
+        self._codec, self._exchange = codec(packing.codec), EXCHANGES[packing.exchange]
+        self._radial = layout if packing.aggregation == "rda" else None
+        self._feedback, self._numel = packing.feedback, layout.numel
 
-    def residual(self, numel: int) -> Residual:
-        """A residual before the first round. Without error feedback it holds late contributions only."""
-        return Residual(numel)
+    def residual(self) -> Residual:
+        """A residual before the first round."""
+        return Residual(self._numel, self._feedback)
 
     def exchange(
         self, trained: Sequence[Trained], residuals: Sequence[Residual], receivers: int, traffic: Traffic
     ) -> Tensor | None:
         """The round's update, fp32 [numel], or None; `residuals` of those who contribute are settled."""
-        offers = [
-            Offer(each.replica, each.weight, residuals[each.replica].offer(each.delta)) for each in trained
-        ]
-        found = self._exchange(offers, self._codec, receivers, traffic)
+        offers = [Offer(each.weight, residuals[each.replica].offer(each.delta)) for each in trained]
+        found = self._exchange(offers, self._codec, receivers, traffic, self._radial)
         if found is None:
             return None
-        for offer, decoded in zip(offers, found.decoded, strict=True):
-            residuals[offer.replica].accepted(decoded if self._feedback else offer.vector)
+        for each, decoded in zip(trained, found.decoded, strict=True):
+            residuals[each.replica].accepted(decoded)
         return found.update
 
-    def missed(self, late: Sequence[Trained], residuals: Sequence[Residual], rule: str) -> None:
-        """These contributions came too late: they wait for the next round, or are dropped."""
-        for each in late:
-            residuals[each.replica].offer(each.delta)
-            if rule == "carry":
-                residuals[each.replica].carried()
-            else:
-                residuals[each.replica].dropped()
+
+def missed(late: Sequence[Trained], residuals: Sequence[Residual], rule: str, lost: float = 1.0) -> None:
+    """These contributions came too late: they wait for the next round, or are dropped.
+
+    `lost` is the share of them that local parameters do not hold any more: only that has to wait.
+    """
+    for each in late:
+        residuals[each.replica].offer(each.delta)
+        if rule == "carry" and lost:
+            residuals[each.replica].carried(lost)
+        else:
+            residuals[each.replica].dropped()

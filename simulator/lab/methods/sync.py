@@ -18,7 +18,7 @@ from atoll.simulator.lab.methods.base import only
 if TYPE_CHECKING:
     from atoll.simulator.lab.replicas import Replicas
 
-STRETCH = 16
+STRETCH = 4
 """Steps between two looks at whether to evaluate or to save; nothing is exchanged less often for it."""
 
 
