@@ -154,9 +154,10 @@ def test_dense_bytes_are_those_of_the_payloads(
     assert len(spy.lengths) == rounds * parts * (REPLICAS + 1)
     sent = 0
     for start in range(0, len(spy.lengths), parts * (REPLICAS + 1)):
-        pieces, results = spy.lengths[start : start + parts * REPLICAS], spy.lengths[start + parts * REPLICAS :]
+        middle = start + parts * REPLICAS
+        pieces, results = spy.lengths[start:middle], spy.lengths[middle:]
         for part in range(parts):
-            own, *others = pieces[part * REPLICAS : (part + 1) * REPLICAS]
+            _, *others = pieces[part * REPLICAS : (part + 1) * REPLICAS]
             sent += sum(others) + (REPLICAS - 1) * results[part]  # an owner has its own, and keeps the mean
     assert replicas.traffic.total == sent
     sizes = [stop - start for start, stop in part_bounds(replicas.numel, parts, codec(name).block)]
