@@ -79,6 +79,7 @@ def _training(training: Any) -> dict[str, Any] | None:
         "loss": progress.loss if progress else training.loss,
         "tokens_per_s": progress.tokens_per_s if progress else None,
         "pid": training.trainer.pid if training.trainer else None,
+        "busy_s": training.busy_s,
     }
 
 

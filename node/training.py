@@ -77,7 +77,7 @@ class Training:
         self._contribution: Contribution | None = None
         self._last: int | None = None
         self._saved_s = 0.0
-        self.busy_s = 0.0
+        self._busy_s, self._since_s = 0.0, 0.0
         self._settled: dict[int, tuple[a.Settle, bool]] = {}
         self._restarts = 0
         self._running = 0
@@ -101,6 +101,12 @@ class Training:
             except ConfigError as error:
                 log.warning("the inner optimiser starts anew", reason=str(error))
         self.task = asyncio.ensure_future(self._run())
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the trainer has trained, to this moment."""
+        running_s = self._loop.time() - self._since_s if self._running else 0.0
+        return self._busy_s + running_s
 
     async def close(self) -> None:
         if self.task is not None:
@@ -213,12 +219,12 @@ class Training:
             return
         index, count = train.shard
         fragment = fragment_of(train.round, self._numbers.fragments)
-        self._running, self._last = train.round, train.round
+        self._running, self._last, self._since_s = train.round, train.round, loop.time()
         try:
             result = await trainer.train(train.round, train.steps, index, count, first_step, fragment, fresh)
         finally:
             self._running = 0
-        self.busy_s += result.seconds
+        self._busy_s += result.seconds
         if not result.finite:
             self._last = None
         if self._rests and not result.tokens:
