@@ -3,11 +3,11 @@
     sudo python benchmarks/overlap.py --json
 
 Two workers and a witness, real processes on shaped links (tests/netlab: Linux and root). First the compute
-time of a round is measured on links without a limit. Then the workers' links get the rate at which sending what
-a round must send (`bytes_lower_bound`) takes 10 %, 50 % and 90 % of that time. Blocking, one round is the whole
-model; streaming, it is one fragment of four, trained two rounds ahead: as many bytes for as many inner steps.
-Utilisation is the trainers' busy seconds by wall seconds. The bound for blocking is 1 / (1 + share); for
-streaming it is 1.
+time of a round is measured on links without a limit. Then the workers' links get the rate at which sending
+what a round must send (`bytes_lower_bound`) takes 10 %, 50 % and 90 % of that time. Blocking, one round is
+the whole model; streaming, it is one fragment of four, trained two rounds ahead: as many bytes for as many
+inner steps. Utilisation is the trainers' busy seconds by wall seconds. The bound for blocking is 1 / (1 +
+share); for streaming it is 1.
 """
 
 from __future__ import annotations

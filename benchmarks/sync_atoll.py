@@ -97,8 +97,9 @@ def watch(daemon: Daemon) -> None:
         say(saved=round_)
 
     daemon.feed, daemon.disk.save_local = told, saved  # type: ignore[method-assign]
-    if daemon.training is not None:
-        daemon.training._feed = told
+    daemon.rounds._feed = told
+    if daemon.rounds.training is not None:
+        daemon.rounds.training._feed = told
 
 
 async def obey(daemon: Daemon, ask_stop: Any, go: asyncio.Event) -> None:
@@ -112,7 +113,7 @@ async def obey(daemon: Daemon, ask_stop: Any, go: asyncio.Event) -> None:
         elif "traffic" in told:
             say(traffic=status(daemon)["traffic"], roles=[m.role.name for m in daemon.peer.terms.members])
         elif "dump" in told:
-            np.save(told["dump"], daemon.numbers.anchor.numpy())
+            np.save(told["dump"], daemon.rounds.numbers.anchor.numpy())
             say(dumped=True)
     ask_stop()
 

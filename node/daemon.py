@@ -1,8 +1,7 @@
 """The daemon: the I/O shell around one protocol Peer. Turns the world into events and performs its actions.
 
 Events go through one queue and are handled one at a time; actions are performed in the order in which the
-peer gave them, and a `Persist` is on disk before the next one. Tensor work runs in one worker thread, disk
-work in another, so the loop stays responsive.
+peer gave them, and a `Persist` is on disk before the next one. What takes long is done elsewhere (rounds.py).
 """
 
 from __future__ import annotations
@@ -10,26 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from atoll.node.blobs import FetchFailed, StoreFull
 from atoll.node.breakpoints import Breakpoints
-from atoll.node.disk import Disk, StateFile, load_state
-from atoll.node.evaluator import Evaluator
+from atoll.node.disk import Disk
 from atoll.node.history import History
 from atoll.node.network import QUEUED_PER_PEER_MAX, Network
-from atoll.node.numbers import Numbers
-from atoll.node.training import Training
+from atoll.node.rounds import Rounds
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
-from atoll.protocol.commits import Body, Kind
+from atoll.protocol.commits import Kind
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
-from atoll.protocol.ids import BlobRef, Digest, PeerId, short
+from atoll.protocol.ids import PeerId, short
 from atoll.protocol.keys import Signer
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import SignedManifest
@@ -71,22 +65,17 @@ class Daemon:
         authority: Signer | None = None,
     ) -> None:
         self.signed, self.network, self.disk = signed, network, disk
-        self.numbers = Numbers(signed.manifest)
-        self.worker = ThreadPoolExecutor(1, "numbers")
-        self.disk_worker = ThreadPoolExecutor(1, "disk")
-        role, part_bytes = network.config.role, self.numbers.part_bytes
+        self.rounds = Rounds(signed, network, disk, self.feed)
+        role, part_bytes = network.config.role, self.rounds.numbers.part_bytes
         self.config = PeerConfig(signed.manifest, role, part_bytes, token, authority)
-        self.training: Training | None = None
-        self.evaluator: Evaluator | None = None
         self.history = History(network.traffic)
         folder = network.config.breakpoints
         self._breakpoints = Breakpoints(folder) if folder else None
         self._queue: asyncio.Queue[e.Event | _Unread | _Asked] = asyncio.Queue()
         self._waiting: Counter[PeerId] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._keeping: dict[tuple[Digest, str], asyncio.Task[None]] = {}
         self._failed: BaseException | None = None
-        self._dropped_before = self._rewound = 0
+        self._dropped_before = 0
         self._known: tuple[str, ...] = ()
 
     # ---- life -----------------------------------------------------------------------------------
@@ -98,36 +87,8 @@ class Daemon:
         self.peer = Peer(self.config, key, ledger, self.disk.load_saved(ledger))
         self.peer.paused = self.disk.paused
         self.network.store.put(self.signed.raw, round=FOREVER, kind="state")
-        self.numbers.warm()
-        for fragment in range(self.numbers.fragments):
-            self.numbers.part_bytes(fragment, 1)
-        held = []
-        for round_, ref, path in list(self.disk.results()):
-            try:
-                self.network.store.put_file(path, 0, ref, round=round_, kind="result")
-                held.append(ref.digest)
-            except ConfigError as error:
-                log.warning("a result is damaged and fetched again", reason=str(error))
-                path.unlink()
-        return e.Started(self._open_state(ledger.height), tuple(held))
-
-    def _open_state(self, height: int) -> e.StateLoaded | None:
-        """The newest state on disk that the ledger knows of."""
-        for file in self.disk.states():
-            if file.round > height:
-                continue
-            try:
-                self.numbers.load(*load_state(file.path))
-            except (ConfigError, RuntimeError) as error:
-                log.warning("a state on disk is passed over", reason=str(error))
-                continue
-            state = self.numbers.state(file.round)
-            self._serve_state(file, state)
-            residual = self.disk.load_local(file.round)
-            if residual is not None and residual.numel() == self.numbers.numel:
-                self.numbers.load_residual(residual)
-            return state
-        return None
+        held = self.rounds.open_results()
+        return e.Started(self.rounds.open_state(ledger.height), held)
 
     async def run(self, started: e.Started) -> None:
         """Handle events until cancelled, or until something that cannot be survived: ConfigError if the
@@ -178,11 +139,10 @@ class Daemon:
         """End everything this daemon started; bounded in time."""
         for task in list(self._tasks):
             task.cancel()
-        for part in (self.training, self.evaluator):
+        for part in (self.rounds.training, self.rounds.evaluator):
             if part is not None:
                 await part.close()
-        self.worker.shutdown(wait=True, cancel_futures=True)
-        self.disk_worker.shutdown(wait=True)
+        self.rounds.close()
         self.disk.close()
 
     # ---- events ---------------------------------------------------------------------------------
@@ -201,10 +161,10 @@ class Daemon:
 
         ConfigError if this peer does not train.
         """
-        if self.training is None:
+        if self.rounds.training is None:
             raise ConfigError("this peer votes and does not train", str(self.disk.folder), "a worker")
-        await self._write(self.disk.save_paused, on)
-        self.training.rest(on)
+        await self.rounds.write(self.disk.save_paused, on)
+        self.rounds.training.rest(on)
         await self.ask(e.Pause(on))
         return "rests; it goes on to vote and to keep up" if on else "trains again"
 
@@ -228,7 +188,7 @@ class Daemon:
         addresses = [record.multiaddrs[0] for record in records if record and record.multiaddrs]
         if addresses and (known := tuple(sorted(addresses)[:KNOWN_MAX])) != self._known:
             self._known = known
-            self._spawn(self._write(self.disk.save_known, known))
+            self._spawn(self.rounds.write(self.disk.save_known, known))
 
     def _lost(self, peer: PeerId) -> None:
         self.feed(e.PeerLost(peer))
@@ -248,12 +208,6 @@ class Daemon:
             self._failed = error
             self.feed(e.Found(()))
 
-    async def _compute(self, function: Callable[..., Any], *args: object) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.worker, function, *args)
-
-    async def _write(self, function: Callable[..., Any], *args: object) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.disk_worker, function, *args)
-
     # ---- actions --------------------------------------------------------------------------------
 
     async def _perform(self, action: a.Action) -> None:
@@ -265,24 +219,24 @@ class Daemon:
                 fired = e.TimerFired(action.timer)
                 asyncio.get_running_loop().call_later(action.after_ms / 1000, self.feed, fired)
             case a.Persist():
-                self._rewound += isinstance(action.record, a.Rewound)
-                await self._write(self.disk.persist, action.record, self.peer.saved)
+                self.rounds.rewound += isinstance(action.record, a.Rewound)
+                await self.rounds.write(self.disk.persist, action.record, self.peer.saved)
                 if isinstance(action.record, a.Committed):
                     self._on_commit(action.record)
             case a.Fetch():
-                self._spawn(self._fetch(action))
-            case a.Train() if self.training is not None:
-                self.training.train(action, self._first_step(action))
-            case a.Encode() if self.training is not None:
-                self._spawn(self.training.encode(action))
-            case a.Settle() if self.training is not None:
-                self.training.settle(action, self._was_update(action.round))
+                self._spawn(self.rounds.fetch(action, self.peer.round))
+            case a.Train() if self.rounds.training is not None:
+                self.rounds.training.train(action, self._first_step(action))
+            case a.Encode() if self.rounds.training is not None:
+                self._spawn(self.rounds.encode(action))
+            case a.Settle() if self.rounds.training is not None:
+                self.rounds.training.settle(action, self._was_update(action.round))
             case a.Aggregate():
-                self._spawn(self._aggregate(action))
+                self._spawn(self.rounds.aggregate(action))
             case a.Apply():
-                self._spawn(self._apply(action.body))
+                self._spawn(self.rounds.apply(action.body))
             case a.LoadState():
-                self._spawn(self._load_state(action))
+                self._spawn(self.rounds.load_state(action))
             case a.Forget():
                 self._forget(action.before_round)
             case a.Rejected():
@@ -312,104 +266,4 @@ class Daemon:
         if before_round > self._dropped_before:
             self._dropped_before = before_round
             self.network.store.forget_before(before_round)
-            self._spawn(self._write(self.disk.forget_results, before_round))
-
-    async def _fetch(self, fetch: a.Fetch) -> None:
-        """Get a blob, see that it decodes, and bring a result to disk before the peer may vote on it."""
-        round_ = self.peer.round
-        timeout_s = 10 + fetch.ref.size / self.config.manifest.rounds.bytes_per_s_min
-        kind: Any = fetch.kind
-        await self.network.meet(fetch.holders)
-        try:
-            view = await self.network.fetcher.fetch(
-                fetch.ref, fetch.holders, round=round_, kind=kind, timeout_s=timeout_s
-            )
-            await self._once(fetch, view, round_)
-        except RemoteProtocolError as error:
-            self.network.store.forget(fetch.ref.digest)
-            self.network.reject(str(error), blob=fetch.ref.digest[:12])
-            self.feed(e.BlobFailed(fetch.ref.digest))
-        except (FetchFailed, StoreFull) as error:
-            log.info("not fetched", reason=str(error))
-            self.feed(e.BlobFailed(fetch.ref.digest))
-        else:
-            self.feed(e.BlobArrived(fetch.ref.digest))
-
-    async def _once(self, fetch: a.Fetch, view: memoryview, round_: int) -> None:
-        """Check and keep a blob, once for all who ask for it at a time: a repeated message asks again."""
-        name = (fetch.ref.digest, fetch.kind)
-        keeping = self._keeping.get(name)
-        if keeping is None:
-            keeping = self._keeping[name] = asyncio.ensure_future(self._accept(fetch, view, round_))
-            keeping.add_done_callback(lambda _: self._keeping.pop(name))
-        await asyncio.shield(keeping)
-
-    async def _accept(self, fetch: a.Fetch, view: memoryview, round_: int) -> None:
-        await self._compute(self.numbers.check, view)
-        if fetch.kind == "result":
-            await self._write(self.disk.save_result, round_, fetch.ref, view)
-
-    async def _aggregate(self, action: a.Aggregate) -> None:
-        store = self.network.store
-        inputs = [(weight, store.get(ref.digest)) for _, weight, ref in action.inputs]
-        payload = await self._compute(self.numbers.aggregate, action.round, action.part, action.parts, inputs)
-        ref = store.put(payload, round=action.round, kind="result")
-        await self._write(self.disk.save_result, action.round, ref, payload)
-        self.feed(e.Aggregated(action.round, action.view, action.revision, action.part, ref))
-
-    async def _apply(self, body: Body) -> None:
-        payloads = [self.network.store.get(ref.digest) for ref in body.blobs]
-        assert all(payload is not None for payload in payloads)
-        rewound = self._rewound
-        state = await self._compute(self.numbers.apply, body, payloads)
-        if self.training is not None:
-            self.training.moved(body.round)
-        await self._keep(state, rewound)
-
-    async def _keep(self, state: e.StateLoaded, rewound: int) -> None:
-        """Go on at once; save the state, serve it and evaluate it behind the peer's back.
-
-        One that a recovery made void meanwhile is dropped: no commit leads to it any more.
-        """
-        if rewound != self._rewound:
-            return
-        copying = asyncio.get_running_loop().run_in_executor(self.worker, self.numbers.copies)
-        self.feed(state)
-        anchor, momentum, residual = await copying
-        if rewound != self._rewound:
-            return
-        if self.evaluator is not None and not self.peer.paused:
-            self.evaluator.evaluate(state.round, anchor)
-        await self._write(self._save, state, anchor, momentum, residual)
-
-    def _save(self, state: e.StateLoaded, anchor: Any, momentum: Any, residual: Any) -> None:
-        self.disk.save_state(state.round, self.signed.run_id, anchor, momentum)
-        self.disk.save_local(state.round, residual)
-        self._serve_state(self.disk.states()[0], state)
-
-    def _serve_state(self, file: StateFile, state: e.StateLoaded) -> None:
-        places = [offset + 4 * piece.start for piece in self.numbers.pieces for offset in file.offsets]
-        for ref, offset in zip(state.blobs, places, strict=True):
-            self.network.store.put_file(file.path, offset, ref, round=file.round + 1, kind="state")
-
-    async def _load_state(self, load: a.LoadState) -> None:
-        rewound = self._rewound
-        await self.network.meet(load.holders)
-        timeout_s = 30 + 2 * load.blobs[0].size / self.config.manifest.rounds.bytes_per_s_min
-        try:
-            views = [await self._fetch_state(ref, load, timeout_s) for ref in load.blobs]
-            await self._compute(self.numbers.load_bytes, views)
-            state = await self._compute(self.numbers.state, load.round)
-            if self.training is not None:
-                self.training.replaced()
-        except (FetchFailed, StoreFull, RemoteProtocolError) as error:
-            log.warning("no state", round=load.round, reason=str(error))
-            self.feed(e.StateFailed(load.round))
-            return
-        for ref in load.blobs:
-            self.network.store.forget(ref.digest)
-        await self._keep(state, rewound)
-
-    async def _fetch_state(self, ref: BlobRef, load: a.LoadState, timeout_s: float) -> memoryview:
-        fetch = self.network.fetcher.fetch
-        return await fetch(ref, load.holders, round=load.round + 1, kind="state", timeout_s=timeout_s)
+            self._spawn(self.rounds.write(self.disk.forget_results, before_round))

@@ -155,15 +155,15 @@ async def _start_workers(
         mixing=manifest.rounds.mixing,
     )
     if config.role is Role.WORKER:
-        daemon.training = Training(trainer, daemon.numbers, daemon.network.store, daemon.worker, daemon.feed)
-        daemon.training.rest(daemon.peer.paused)
-        await daemon.training.start(config.state_dir / "inner.safetensors")
-        assert daemon.training.task is not None
-        daemon.watch(daemon.training.task)
+        daemon.rounds.training = Training(trainer, daemon.rounds.numbers, daemon.rounds.worker, daemon.feed)
+        daemon.rounds.training.rest(daemon.peer.paused)
+        await daemon.rounds.training.start(config.state_dir / "inner.safetensors")
+        assert daemon.rounds.training.task is not None
+        daemon.watch(daemon.rounds.training.task)
     if config.evaluate_windows:
-        daemon.evaluator = Evaluator(trainer, config.evaluate_windows)
+        daemon.rounds.evaluator = Evaluator(trainer, config.evaluate_windows)
         if started.state is not None:
-            daemon.evaluator.evaluate(started.state.round, daemon.numbers.anchor.clone())
+            daemon.rounds.evaluator.evaluate(started.state.round, daemon.rounds.numbers.anchor.clone())
 
 
 class _Stop:

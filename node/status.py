@@ -14,7 +14,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
     peer, network, manifest = daemon.peer, daemon.network, daemon.signed.manifest
     if not hasattr(peer, "terms"):
         return {"peer": peer.me, "phase": "starting", "pid": os.getpid()}
-    state, training = peer.catchup.state, daemon.training
+    state, training = peer.catchup.state, daemon.rounds.training
     traffic = dict(network.traffic.snapshot()["kinds"])
     if (dht := network.dht.traffic_bytes()) is not None:
         traffic["dht"] = {"sent": dht[0], "received": dht[1]}
@@ -49,8 +49,8 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "anchor_digest": state.anchor if state else None,
         "anchor_round": state.round if state else None,
         "training": _training(training),
-        "evaluation": list(daemon.evaluator.losses) if daemon.evaluator else [],
-        "evaluating": not daemon.evaluator.idle if daemon.evaluator else False,
+        "evaluation": list(daemon.rounds.evaluator.losses) if daemon.rounds.evaluator else [],
+        "evaluating": not daemon.rounds.evaluator.idle if daemon.rounds.evaluator else False,
         "commits": list(daemon.history.commits)[-200:],
         "traffic": traffic,
         "bytes_lower_bound": lower_bound(daemon),
@@ -89,4 +89,4 @@ def lower_bound(daemon: Daemon) -> float | None:
     witnesses = sum(member.role is Role.WITNESS for member in daemon.peer.terms.members)
     if not contributors:
         return None
-    return (2 * (contributors - 1) + witnesses) / contributors * daemon.numbers.encoded_bytes
+    return (2 * (contributors - 1) + witnesses) / contributors * daemon.rounds.numbers.encoded_bytes

@@ -20,14 +20,12 @@ from pathlib import Path
 import structlog
 import torch
 
-from atoll.node.blobs import BlobStore
 from atoll.node.numbers import Numbers
 from atoll.node.trainer import Progress, Trainer, TrainerConfig, TrainerDied, TrainResult
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol.errors import ConfigError
 from atoll.protocol.fragments import fragment_of
-from atoll.protocol.ids import BlobRef
 
 RESTARTS_MAX = 20
 SETTLED_MAX = 64
@@ -59,11 +57,10 @@ class Training:
         self,
         config: TrainerConfig,
         numbers: Numbers,
-        store: BlobStore,
         worker: Executor,
         feed: Callable[[e.Event], None],
     ) -> None:
-        self._config, self._numbers, self._store = config, numbers, store
+        self._config, self._numbers = config, numbers
         self._worker, self._feed = worker, feed
         self.trainer: Trainer | None = None
         self.progress: Progress | None = None
@@ -259,11 +256,11 @@ class Training:
         self._pending[train.round] = Pending(train.round, delta)
         self._feed(e.Trained(train.round, result.tokens, result.steps))
 
-    async def encode(self, order: a.Encode) -> None:
-        """Encode what was handed over, unless its round is over; the round may end meanwhile."""
+    async def encode(self, order: a.Encode) -> tuple[bytes, ...]:
+        """Encode what was handed over, part by part; nothing if its round is over, or ends meanwhile."""
         pending, loop = self._pending.pop(order.round, None), asyncio.get_running_loop()
         if pending is None:
-            return
+            return ()
         self._settle_now()
         try:
             payloads = tuple(
@@ -273,16 +270,13 @@ class Training:
             )
         except ValueError as error:
             log.warning("nothing to contribute", round=order.round, reason=str(error))
-            return
+            return ()
         contribution = Contribution(order.round, payloads)
         if late := self._settled.get(order.round):
             self._in_worker(self._settle_contribution, contribution, *late)
-            return
+            return ()
         self._contribution = contribution
-        parts: tuple[BlobRef, ...] = tuple(
-            self._store.put(payload, round=order.round, kind="contribution") for payload in payloads
-        )
-        self._feed(e.Encoded(order.round, parts))
+        return payloads
 
     async def _restart(self, error: TrainerDied, wanted: tuple[a.Train, int]) -> None:
         """Start the trainer again from the anchor, and train the same round unless a newer one waits."""

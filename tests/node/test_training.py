@@ -34,7 +34,7 @@ class Side:
             numel=numel, anchor=torch.zeros(numel), fragments=1, pieces=(slice(0, numel),)
         )
         numbers: Any = self.numbers
-        self.training = Training(CONFIG, numbers, None, self.worker, self.events.append)  # type: ignore[arg-type]
+        self.training = Training(CONFIG, numbers, self.worker, self.events.append)
 
     def train(self, round_: int) -> None:
         self.training.train(a.Train(round_, ENDLESS, (0, 1)), 0)
