@@ -107,8 +107,10 @@ class Liar(Host):
 
     def another(self, body: Body) -> Body:
         """Just as good as the first, and not the first."""
-        others = (rejection for rejection in body.rejected if rejection.peer != self.id)
-        return replace(body, rejected=(*others, Rejection(self.id, "another story")))
+        others = tuple(rejection for rejection in body.rejected if rejection.peer != self.id)
+        told = Rejection(self.id, "another story")
+        story = told if told not in body.rejected else Rejection(self.id, "yet another story")
+        return replace(body, rejected=(*others, story))
 
 
 class Lie:

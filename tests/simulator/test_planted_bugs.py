@@ -89,7 +89,7 @@ def test_a_promise_that_a_crash_wipes_out(monkeypatch: pytest.MonkeyPatch) -> No
         boot(machine)
 
     monkeypatch.setattr(Host, "boot", forgetful)
-    found = findings("", "crash", ("vote", "promise"))
+    found = findings("", "crash,lag", ("vote", "promise"))
     assert any(words in found for words in ("after promising", "hides what it accepted", "two"))
 
 

@@ -48,7 +48,7 @@ def test_a_kind_of_fault_breaks_nothing(faults: str) -> None:
         assert outcome.rejected == {}, f"an honest peer is refused: seed={seed}"
 
 
-@pytest.mark.parametrize(("peers", "seeds"), [(7, 140), (10, 45), (16, 15)])
+@pytest.mark.parametrize(("peers", "seeds"), [(7, 160), (10, 30), (16, 10)])
 def test_all_faults_at_once_break_nothing(peers: int, seeds: int) -> None:
     report = run_network(peers, 3, range(seeds), "heavy")
     assert report["failures"] == []
