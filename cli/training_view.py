@@ -36,9 +36,9 @@ class Watching:
         )
         self._bars = Progress(*columns, console=Console(stderr=True), transient=True, disable=not terminal)
         trials = len(lab.methods) * len(lab.lab.seeds)
-        self._all = self._bars.add_task("all trials", total=trials * lab.steps, loss="")
+        self._all = self._bars.add_task("all trials", total=trials, loss="")
         self._tasks: dict[Job, TaskID] = {}
-        self._steps: dict[Job, float] = {}
+        self._shares: dict[Job, float] = {}
 
     def __enter__(self) -> Watching:
         self._bars.__enter__()
@@ -53,15 +53,15 @@ class Watching:
         """A trial went on."""
         task = self._tasks.get(job)
         if task is None:
-            task = self._tasks[job] = self._bars.add_task(self._name(job), total=self._lab.steps, loss="")
-        self._steps[job] = steps
-        self._bars.update(task, completed=steps, loss=f"{loss:.3f}")
-        self._bars.update(self._all, completed=sum(self._steps.values()))
+            task = self._tasks[job] = self._bars.add_task(self._name(job), total=1.0, loss="")
+        self._shares[job] = steps / self._lab.methods[job.method].steps
+        self._bars.update(task, completed=self._shares[job], loss=f"{loss:.3f}")
+        self._bars.update(self._all, completed=sum(self._shares.values()))
 
     def done(self, job: Job, result: dict[str, Any]) -> None:
         """A trial has its result."""
-        self._steps[job] = self._lab.steps
-        self._bars.update(self._all, completed=sum(self._steps.values()))
+        self._shares[job] = 1.0
+        self._bars.update(self._all, completed=sum(self._shares.values()))
         if job in self._tasks:
             self._bars.remove_task(self._tasks[job])
         if self._lines:
@@ -95,9 +95,10 @@ def show(report: dict[str, Any]) -> None:
             f"{row['seconds']:.0f}",
         )
     console.print(table)
-    tokens = report["methods"][0]["tokens"]
+    tokens, start = report["methods"][0]["tokens"], report["start_tokens"]
+    alone = f", after {start:,} by one machine alone" if start else ""
     console.print(
-        f"{report['replicas']} replicas, {tokens:,} tokens in {report['steps']} steps for each method, "
+        f"{report['replicas']} replicas, {tokens:,} tokens for each method{alone}; "
         f"seeds {', '.join(map(str, report['seeds']))}; {report['seconds']:.0f} s in all",
         highlight=False,
     )

@@ -20,16 +20,17 @@ from atoll.protocol.errors import ConfigError
 from atoll.simulator.lab.attendance import Churn, Stragglers
 from atoll.simulator.lab.methods import Recipe, recipe
 from atoll.workload.config import DataConfig, InnerConfig, ModelConfig
-from atoll.workload.fields import custom, is_number, nearest, parse, real, whole
+from atoll.workload.fields import custom, nearest, parse, real, whole
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-SECTIONS = ("lab", "model", "data", "shards", "inner", "churn", "stragglers", "method")
+SECTIONS = ("lab", "model", "start", "data", "shards", "inner", "churn", "stragglers", "method")
 FILE_BYTES_MAX = 1 << 20
 METHODS_MAX = 256
+STEPS_MAX = 1_000_000_000
 SEED_MAX = 2**31
 DEVICES = ("auto", "cpu", "cuda")
 SHARDS = ("iid", "topics")
@@ -70,6 +71,17 @@ class LabSection:
 
 
 @dataclass(frozen=True, slots=True)
+class StartSection:
+    """What one machine trains before the swarm begins: all methods start from the same checkpoint.
+
+    It takes `tokens` in steps as large as a step of the baseline, with [inner]'s optimizer and a schedule of
+    its own. They are in no method's tokens or bytes. (DiLoCo starts from 24,000 of 88,000 steps so.)
+    """
+
+    tokens: int = whole(0, 0, 1 << 50)
+
+
+@dataclass(frozen=True, slots=True)
 class ShardsSection:
     """Who reads what: `iid` windows for all, or shards by `topics`, drawn from a Dirichlet distribution.
 
@@ -89,20 +101,25 @@ class MethodConfig:
     recipe: Recipe
     inner: InnerConfig
 
+    @property
+    def steps(self) -> int:
+        """Inner steps of a trial; methods with larger batches take fewer, at equal tokens."""
+        return self.inner.total_steps
+
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """A whole, valid LAB.toml. `inner.total_steps` of every method is the number of steps of the lab."""
+    """A whole, valid LAB.toml. `start_inner` is what one machine trains with first, if there is a [start]."""
 
     path: Path
     lab: LabSection
     model: ModelConfig
+    start_inner: InnerConfig | None
     data: DataConfig
     shards: ShardsSection
     churn: Churn
     stragglers: Stragglers
     methods: tuple[MethodConfig, ...]
-    steps: int
 
     @property
     def on(self) -> str:
@@ -111,17 +128,22 @@ class Lab:
             return self.lab.device
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    @property
-    def tokens_per_step(self) -> int:
-        """Of all replicas together."""
-        return self.lab.replicas * self.methods[0].inner.batch_sequences * self.data.sequence_tokens
-
     def digest(self, method: MethodConfig) -> str:
         """What the numbers of a method's trials depend on: states of another digest are not resumed."""
         lab = {"replicas": self.lab.replicas, "evaluations": self.lab.evaluations, "device": self.on}
-        sections = (self.model, self.data, self.shards, self.churn, self.stragglers, method)
-        what = [lab, self.steps, *(dataclasses.asdict(section) for section in sections)]
-        return hashlib.sha256(json.dumps([what, type(method.recipe).__name__]).encode()).hexdigest()
+        sections = (self.shards, self.churn, self.stragglers, method)
+        what = [self.start_digest, lab, *(dataclasses.asdict(section) for section in sections)]
+        return _digest([*what, type(method.recipe).__name__])
+
+    @property
+    def start_digest(self) -> str:
+        """What the parameters depend on that all methods start from, under one seed."""
+        start = None if self.start_inner is None else dataclasses.asdict(self.start_inner)
+        return _digest([self.on, dataclasses.asdict(self.model), dataclasses.asdict(self.data), start])
+
+
+def _digest(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
 def read(path: Path, tokens: int | None = None, seeds: tuple[int, ...] | None = None) -> Lab:
@@ -144,18 +166,20 @@ def of(
         raise ConfigError("no section [model]", str(path), '[model] and architecture = "llama"')
     lab = parse(LabSection, table.get("lab", {}), f"{path}: [lab]")
     data = DataConfig.from_mapping(table.get("data", {}), f"{path}: [data]")
-    inner = _Inner(table.get("inner", {}), f"{path}: [inner]", lab, data, tokens or lab.tokens)
+    start = parse(StartSection, table.get("start", {}), f"{path}: [start]")
+    share = (tokens or lab.tokens) / lab.tokens
+    inner = _Inner(table.get("inner", {}), f"{path}: [inner]", lab, data, share)
     chosen = dataclasses.replace(lab, tokens=tokens or lab.tokens, seeds=seeds or lab.seeds)
     return Lab(
         path=path,
         lab=chosen,
         model=ModelConfig.from_mapping(table["model"], f"{path}: [model]"),
+        start_inner=inner.alone(start.tokens, f"{path}: [start]") if start.tokens else None,
         data=data,
         shards=parse(ShardsSection, table.get("shards", {}), f"{path}: [shards]"),
         churn=parse(Churn, table.get("churn", {}), f"{path}: [churn]"),
         stragglers=_stragglers(table.get("stragglers", {}), lab.replicas, f"{path}: [stragglers]"),
         methods=_methods(table.get("method", []), path, inner),
-        steps=inner.steps,
     )
 
 
@@ -177,30 +201,34 @@ def _table(path: Path) -> dict[str, Any]:
 
 
 class _Inner:
-    """The [inner] section, under each method's own; steps and warm-up follow from the lab's tokens."""
+    """The [inner] section, under each method's own; steps and warm-up follow from the lab's tokens.
 
-    def __init__(self, section: Any, where: str, lab: LabSection, data: DataConfig, tokens: int) -> None:
-        self._section, self._where = _inner_keys(section, where), where
-        batch = InnerConfig.from_mapping(self._section, where).batch_sequences
-        per_step = lab.replicas * batch * data.sequence_tokens
-        self._planned = max(1, lab.tokens // per_step)
-        self.steps = max(1, tokens // per_step)
+    `share` is how much of the file's tokens is trained on: the warm-up is as much shorter, or longer.
+    """
+
+    def __init__(self, section: Any, where: str, lab: LabSection, data: DataConfig, share: float) -> None:
+        self._section, self._share = _inner_keys(section, where), share
+        self._tokens, self._sequences = lab.tokens, lab.replicas * data.sequence_tokens
+        self._replicas = lab.replicas
         self.of({}, where)
 
     def of(self, section: Any, where: str) -> InnerConfig:
         """The inner optimizer of a method whose own `inner` table is `section`."""
-        own = _inner_keys(section, where)
-        if "batch_sequences" in own and own["batch_sequences"] != self._section.get("batch_sequences"):
-            raise ConfigError("`batch_sequences` of one method", where, "one for all, in [inner]")
-        keys = {**self._section, **own, "steps": 1, "total_steps": self.steps}
-        if self.steps != self._planned:
-            keys["warmup_steps"] = self._scaled(keys.get("warmup_steps", InnerConfig().warmup_steps), where)
-        return InnerConfig.from_mapping(keys, where)
+        keys = {**self._section, **_inner_keys(section, where)}
+        return self._scheduled(keys, int(self._tokens * self._share), where)
 
-    def _scaled(self, warmup: Any, where: str) -> int:
-        if not is_number(warmup):
-            return int(InnerConfig.from_mapping({"warmup_steps": warmup}, where).warmup_steps)
-        return int(warmup * self.steps // self._planned)
+    def alone(self, tokens: int, where: str) -> InnerConfig:
+        """The one that a single machine trains with: the batch is that of all replicas."""
+        inner = self._scheduled(self._section, tokens, where)
+        return dataclasses.replace(inner, batch_sequences=inner.batch_sequences * self._replicas)
+
+    def _scheduled(self, keys: dict[str, Any], tokens: int, where: str) -> InnerConfig:
+        given = InnerConfig.from_mapping({**keys, "total_steps": STEPS_MAX}, where)
+        steps = max(1, tokens // (given.batch_sequences * self._sequences))
+        warmup = given.warmup_steps if self._share == 1 else int(given.warmup_steps * self._share)
+        return InnerConfig.from_mapping(
+            {**keys, "steps": 1, "total_steps": steps, "warmup_steps": warmup}, where
+        )
 
 
 def _inner_keys(section: Any, where: str) -> dict[str, Any]:

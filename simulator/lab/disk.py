@@ -1,5 +1,6 @@
 """What a lab keeps in its folder: each trial's newest state while it runs, and its result when it is done.
 
+    DIR/start/seed-0.safetensors                       what all methods start from, if [start] says so
     DIR/trials/03-sparseloco/seed-0/state.json         names the folder beside it that is whole
                                    /at-480/            tensors of that step, safetensors
                                    /result.json        instead, once the trial is done
@@ -12,6 +13,7 @@ killed at any moment finds a whole state, or none. Files of another LAB.toml are
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -28,6 +30,34 @@ from atoll.workload.inner_state import flush_folder, replace
 
 _SLUG = re.compile(r"[^a-z0-9]+")
 START_OVER = "another --out, or no --resume: then all begins anew"
+
+
+class StartFolder:
+    """The parameters that one machine trained before the swarm began, for each seed."""
+
+    def __init__(self, out: Path, digest: str) -> None:
+        self.path, self._digest = out / "start", digest
+
+    def clear(self) -> None:
+        """Forget an earlier lab's."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def load(self, seed: int) -> Tensor | None:
+        """They, if they were made already. Raises ConfigError if they are another lab's."""
+        path = self.path / f"seed-{seed}.safetensors"
+        if not path.exists():
+            return None
+        found = load_tensors(path)
+        if self._digest not in found:
+            raise ConfigError("this is of another LAB.toml", str(path), START_OVER)
+        return found[self._digest]
+
+    def save(self, seed: int, start: Tensor) -> None:
+        """Keep them. Two processes may both do so, at once: they have the same."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        own = self.path / f"seed-{seed}.{os.getpid()}"
+        save_tensors({self._digest: start}, own)
+        os.replace(own, self.path / f"seed-{seed}.safetensors")
 
 
 class TrialFolder:

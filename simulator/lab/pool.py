@@ -23,7 +23,7 @@ import torch
 
 from atoll.protocol.errors import ConfigError
 from atoll.simulator.lab.config import Lab
-from atoll.simulator.lab.disk import TrialFolder
+from atoll.simulator.lab.disk import StartFolder, TrialFolder
 
 TELL_EVERY = 0.002
 """Of a trial: how far it goes between two messages about its progress."""
@@ -56,6 +56,7 @@ def run(lab: Lab, out: Path, workers: int, resume: bool, news: OnNews, done: OnR
     """
     jobs = [Job(place, seed) for seed in lab.lab.seeds for place in range(len(lab.methods))]
     if not resume:
+        StartFolder(out, "").clear()
         for job in jobs:
             _folder(lab, out, job).clear()
     results: dict[Job, Result] = {}
@@ -91,19 +92,21 @@ def _trials(lab: Lab, out: Path, news: OnNews) -> Callable[[Job], Result]:
     corpus = trial.load_corpus(lab)
 
     def run(job: Job) -> Result:
-        progress = _now_and_then(lab, lambda steps, loss: news(job, steps, loss))
-        return trial.run(lab, lab.methods[job.method], job.seed, corpus, _folder(lab, out, job), progress)
+        method = lab.methods[job.method]
+        place = trial.Place(_folder(lab, out, job), StartFolder(out, lab.start_digest))
+        progress = _now_and_then(method.steps, lambda steps, loss: news(job, steps, loss))
+        return trial.run(lab, method, job.seed, corpus, place, progress)
 
     return run
 
 
-def _now_and_then(lab: Lab, news: Callable[[float, float], None]) -> Callable[[float, float], None]:
+def _now_and_then(steps_all: int, news: Callable[[float, float], None]) -> Callable[[float, float], None]:
     """Pass on what is told of a trial when it has gone on by `TELL_EVERY` of it."""
     told = -1.0
 
     def progress(steps: float, loss: float) -> None:
         nonlocal told
-        if steps - told >= TELL_EVERY * lab.steps:
+        if steps - told >= TELL_EVERY * steps_all:
             told = steps
             news(steps, loss)
 

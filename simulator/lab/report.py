@@ -31,8 +31,7 @@ def report(lab: Lab, results: Mapping[Job, Result], seconds: float) -> Report:
         "methods": rows,
         "lab": str(lab.path),
         "replicas": lab.lab.replicas,
-        "steps": lab.steps,
-        "tokens_per_step": lab.tokens_per_step,
+        "start_tokens": _start_tokens(lab),
         "seeds": list(lab.lab.seeds),
         "seconds": round(seconds, 1),
     }
@@ -49,6 +48,7 @@ def _of_method(lab: Lab, place: int, results: Mapping[Job, Result]) -> Report:
         "loss_vs_sync": None,
         "bytes_per_replica": round(_mean([result["bytes_per_replica"] for result in found])),
         "bytes_vs_sync": None,
+        "steps": method.steps,
         "tokens": round(_mean([result["tokens"] for result in found])),
         "seeds": list(lab.lab.seeds),
         "losses": [_number(loss) for loss in losses],
@@ -56,6 +56,12 @@ def _of_method(lab: Lab, place: int, results: Mapping[Job, Result]) -> Report:
         "seconds": round(_mean([result["seconds"] for result in found]), 1),
         "inner": method.inner.optimizer,
     }
+
+
+def _start_tokens(lab: Lab) -> int:
+    """What one machine trained on before the swarm began."""
+    inner = lab.start_inner
+    return 0 if inner is None else inner.total_steps * inner.batch_sequences * lab.data.sequence_tokens
 
 
 def _mean(values: Sequence[float]) -> float:

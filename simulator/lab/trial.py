@@ -12,16 +12,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from atoll.simulator.lab.attendance import Attendance
+import torch
+
+from atoll.simulator.lab.attendance import Attendance, run_seed
 from atoll.simulator.lab.config import Lab, MethodConfig
-from atoll.simulator.lab.disk import TrialFolder, load_tensors, save_tensors
+from atoll.simulator.lab.disk import StartFolder, TrialFolder, load_tensors, save_tensors
 from atoll.simulator.lab.methods import Method
 from atoll.simulator.lab.replicas import Replicas, load_into
 from atoll.simulator.lab.shards import Shard, by_topics
 from atoll.workload import model as models
 from atoll.workload import tokens as token_sets
+from atoll.workload import vector
+from atoll.workload.config import InnerConfig
 from atoll.workload.data import Corpus
 from atoll.workload.evaluate import heldout_loss
+from atoll.workload.inner import InnerLoop
 
 OnProgress = Callable[[float, float], None]  # (steps done, newest held-out loss)
 
@@ -63,33 +68,35 @@ def load_corpus(lab: Lab) -> Corpus:
     return Corpus.load(lab.data, token_sets.load(lab.model.tokenizer), f"{lab.path}: [data]")
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a trial's files are, and the parameters that all trials of a lab start from."""
+
+    trial: TrialFolder
+    start: StartFolder
+
+
 def run(
-    lab: Lab, method: MethodConfig, seed: int, corpus: Corpus, folder: TrialFolder, progress: OnProgress
+    lab: Lab, method: MethodConfig, seed: int, corpus: Corpus, place: Place, progress: OnProgress
 ) -> dict[str, Any]:
     """Run the trial, or what is left of it; its result is on disk when it returns. Raises ConfigError."""
-    done = folder.result()
+    done = place.trial.result()
     if done is None:
-        done = _Trial(lab, method, seed, corpus, folder, progress).run()
-        folder.finish(done)
+        done = _Trial(lab, method, seed, corpus, place, progress).run()
+        place.trial.finish(done)
     return done
 
 
 class _Trial:
     def __init__(
-        self,
-        lab: Lab,
-        method: MethodConfig,
-        seed: int,
-        corpus: Corpus,
-        folder: TrialFolder,
-        progress: OnProgress,
+        self, lab: Lab, method: MethodConfig, seed: int, corpus: Corpus, place: Place, progress: OnProgress
     ) -> None:
-        self._lab, self._corpus, self._folder, self._progress = lab, corpus, folder, progress
+        self._lab, self._corpus, self._folder, self._progress = lab, corpus, place.trial, progress
         attendance = Attendance(seed, lab.lab.replicas, lab.churn, lab.stragglers)
-        self._replicas = Replicas(
-            first_model(lab, seed), _corpora(lab, corpus, seed), method.inner, attendance
-        )
-        self._method: Method = method.recipe.build(self._replicas, lab.steps)
+        model = started(lab, seed, corpus, place.start)
+        self._replicas = Replicas(model, _corpora(lab, corpus, seed), method.inner, attendance)
+        self._steps_all = method.steps
+        self._method: Method = method.recipe.build(self._replicas)
         self._log = Log()
         self._step = 0
 
@@ -99,16 +106,16 @@ class _Trial:
         began, saved = time.perf_counter() - self._log.seconds, time.perf_counter()
         if not self._log.curve:
             self._evaluate()
-        while self._step < self._lab.steps:
+        while self._step < self._steps_all:
             self._replicas.on_steps = self._stepped()
             due = self._due()
-            self._step = self._method.advance(self._step, self._lab.steps)
+            self._step = self._method.advance(self._step, self._steps_all)
             self._log.seconds = time.perf_counter() - began
-            if self._step == self._lab.steps:
+            if self._step == self._steps_all:
                 self._method.finish(self._step)
             if self._step >= due:
                 self._evaluate()
-            if self._step < self._lab.steps and time.perf_counter() - saved >= self._lab.lab.save_seconds:
+            if self._step < self._steps_all and time.perf_counter() - saved >= self._lab.lab.save_seconds:
                 self._save()
                 saved = time.perf_counter()
         self._log.seconds = time.perf_counter() - began
@@ -118,7 +125,7 @@ class _Trial:
 
     def _due(self) -> int:
         """The step after which the next evaluation is due: there are `evaluations`, at equal distances."""
-        count, steps = min(self._lab.lab.evaluations, self._lab.steps), self._lab.steps
+        count, steps = min(self._lab.lab.evaluations, self._steps_all), self._steps_all
         return next(at for at in (-(-steps * k // count) for k in range(1, count + 1)) if at > self._step)
 
     def _evaluate(self) -> None:
@@ -162,6 +169,26 @@ def first_model(lab: Lab, seed: int) -> Any:
     model = models.build(dataclasses.replace(lab.model, seed=lab.model.seed + seed), f"{lab.path}: [model]")
     models.check_sequence(model.config, lab.data.sequence_tokens, f"{lab.path}: [data]")
     return model.to(lab.on)
+
+
+def started(lab: Lab, seed: int, corpus: Corpus, folder: StartFolder) -> Any:
+    """The model as all methods start from it: its first parameters, or what one machine made of them."""
+    model = first_model(lab, seed)
+    if lab.start_inner is None:
+        return model
+    start = folder.load(seed)
+    if start is None:
+        _train_alone(model, lab.start_inner, corpus, seed)
+        start = torch.empty(vector.numel(model))
+        vector.write(model, start)
+        folder.save(seed, start)
+    vector.load(model, start)
+    return model
+
+
+def _train_alone(model: Any, inner: InnerConfig, corpus: Corpus, seed: int) -> None:
+    loop = InnerLoop(model, corpus, inner, b"start " + run_seed(seed))
+    loop.train(0, inner.total_steps, 0, 1, 0, lambda: False, lambda step, loss: None)
 
 
 def _corpora(lab: Lab, corpus: Corpus, seed: int) -> Sequence[Corpus | Shard]:

@@ -49,7 +49,7 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     (method(outer={"rule": "nesterov", "beta": 0.5}), ["unknown knob 'beta'"]),
     (method(outer={"lr": 1}), ["`outer` is", 'rule = "nesterov"']),
     (method(inner={"optimizer": "mun"}), ["'d': inner", "mun"]),
-    (method(inner={"batch_sequences": 4}), ["`batch_sequences` of one method"]),
+    (table(start={"tokens": -1}), ["[start]", "`tokens` is -1"]),
     (
         table(SYNC, {**DILOCO, "algorithm": "streaming", "steps": 4, "overlap": 2}),
         ["overlap must be from 0 to 1"],
@@ -86,7 +86,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 def test_tokens_decide_the_steps_and_the_warm_up_follows() -> None:
     content = table(*ALL)
     whole, double = config.of(content, Path("L")), config.of(content, Path("L"), tokens=24 * 96)
-    assert (whole.steps, double.steps) == (12, 24)
+    assert (whole.methods[0].steps, double.methods[0].steps) == (12, 24)
     assert {method.inner.total_steps for method in double.methods} == {24}
     assert (whole.methods[0].inner.warmup_steps, double.methods[0].inner.warmup_steps) == (2, 4)
     assert config.of(content, Path("L"), seeds=(4, 5)).lab.seeds == (4, 5)

@@ -22,6 +22,7 @@ from atoll.simulator.lab.replicas import Replicas
 from atoll.simulator.lab.shards import Shard, Union, by_topics
 from atoll.workload import shards, vector
 from atoll.workload.data import Corpus
+from atoll.workload.evaluate import heldout_loss
 from atoll.workload.inner import InnerLoop
 from atoll.workload.loss import next_token_loss
 
@@ -48,9 +49,9 @@ def trained(chosen: Lab, corpus: Corpus, place: int = 1) -> tuple[Method, Replic
     method = chosen.methods[place]
     corpora = [corpus] * chosen.lab.replicas
     replicas = Replicas(trial.first_model(chosen, 0), corpora, method.inner, attendance)
-    made, step = method.recipe.build(replicas, chosen.steps), 0
-    while step < chosen.steps:
-        step = made.advance(step, chosen.steps)
+    made, step = method.recipe.build(replicas), 0
+    while step < method.steps:
+        step = made.advance(step, method.steps)
     made.finish(step)
     return made, replicas
 
@@ -60,7 +61,7 @@ def plain(chosen: Lab, corpus: Corpus, batch: int) -> torch.Tensor:
     model = trial.first_model(chosen, 0)
     inner = replace(chosen.methods[0].inner, batch_sequences=batch)
     loop = InnerLoop(model, corpus, inner, run_seed(0))
-    loop.train(0, chosen.steps, 0, 1, 0, lambda: False, lambda step, loss: None)
+    loop.train(0, chosen.methods[0].steps, 0, 1, 0, lambda: False, lambda step, loss: None)
     flat = torch.empty(vector.numel(model))
     vector.write(model, flat)
     return flat
@@ -90,7 +91,7 @@ def test_the_baseline_is_one_large_batch(corpus: Corpus) -> None:
 def test_the_baseline_steps_by_the_mean_gradient_of_all_replicas(corpus: Corpus) -> None:
     """Its first step, from the gradients that each replica would send: mean, clip, AdamW."""
     chosen = lab(lab={"tokens": REPLICAS * BATCH * SEQUENCE}, inner={"warmup_steps": 0})
-    assert chosen.steps == 1
+    assert chosen.methods[0].steps == 1
     made, _ = trained(chosen, corpus, place=0)
     model = trial.first_model(chosen, 0)
     inner = chosen.methods[0].inner
@@ -239,3 +240,26 @@ def test_the_baseline_reads_what_all_replicas_read(corpus: Corpus) -> None:
     assert np.array_equal(union.batch(range(6)), np.concatenate(each))
     union.present = [True, False, True]
     assert np.array_equal(union.batch(range(6)), np.concatenate([each[0], each[2]]))
+
+
+def test_all_methods_start_from_what_one_machine_trained(tmp_path: Path, corpus: Corpus) -> None:
+    chosen = lab(*ALL[:2], start={"tokens": 5 * PER_STEP})
+    results = run(chosen, tmp_path)
+    cold = run(lab(*ALL[:2]), tmp_path / "cold")
+    first = {result["curve"][0][3] for result in results.values()}
+    assert len(first) == 1
+    assert min(first) < cold["sync"]["curve"][0][3]
+    model = trial.first_model(chosen, 0)
+    inner = replace(chosen.methods[0].inner, batch_sequences=REPLICAS * BATCH, total_steps=5)
+    loop = InnerLoop(model, corpus, inner, b"start " + run_seed(0))
+    loop.train(0, 5, 0, 1, 0, lambda: False, lambda step, loss: None)
+    assert heldout_loss(model, corpus, chosen.data.heldout_windows) == min(first)
+    assert {result["tokens"] for result in results.values()} == {STEPS * PER_STEP}
+
+
+def test_a_method_with_larger_batches_takes_fewer_steps(corpus: Corpus) -> None:
+    large = {**ALL[1], "inner": {"batch_sequences": 2 * BATCH}}
+    chosen = lab(SYNC, large)
+    assert [method.steps for method in chosen.methods] == [STEPS, STEPS // 2]
+    _, replicas = trained(chosen, corpus, place=1)
+    assert sum(replicas.tokens) == STEPS * PER_STEP

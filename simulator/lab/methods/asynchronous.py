@@ -43,7 +43,7 @@ class AsyncRecipe:
     def check(self, layout: Layout, where: str) -> None:
         return None
 
-    def build(self, replicas: Replicas, steps: int) -> Asynchronous:
+    def build(self, replicas: Replicas) -> Asynchronous:
         period = {"period": len(replicas)} if self.outer.rule == DELAYED else {}
         return Asynchronous(self, replicas, outer_rule(self.outer.rule, {**period, **self.outer.knobs}))
 

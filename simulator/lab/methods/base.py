@@ -57,8 +57,8 @@ class Recipe(Protocol):
     def check(self, layout: Layout, where: str) -> None:
         """Raise ConfigError if the method cannot train a model of this layout."""
 
-    def build(self, replicas: Replicas, steps: int) -> Method:
-        """The method at the start of a trial of so many steps, from the parameters that all replicas hold."""
+    def build(self, replicas: Replicas) -> Method:
+        """The method at the start of a trial, from the parameters that all replicas hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class EagerRecipe:
     def check(self, layout: Layout, where: str) -> None:
         return None
 
-    def build(self, replicas: Replicas, steps: int) -> Eager:
+    def build(self, replicas: Replicas) -> Eager:
         return Eager(self, replicas)
 
 

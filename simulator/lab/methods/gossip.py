@@ -43,7 +43,7 @@ class GossipRecipe:
     def check(self, layout: Layout, where: str) -> None:
         return None
 
-    def build(self, replicas: Replicas, steps: int) -> Gossip:
+    def build(self, replicas: Replicas) -> Gossip:
         return Gossip(self, replicas)
 
 

@@ -64,7 +64,7 @@ class RoundsRecipe:
         """The fragments. Raises ValueError if the model has too few layers or tensors."""
         return PARTITIONS[self.partition](layout, self.fragments)
 
-    def build(self, replicas: Replicas, steps: int) -> Rounds:
+    def build(self, replicas: Replicas) -> Rounds:
         return Rounds(self, replicas)
 
 

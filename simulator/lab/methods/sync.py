@@ -31,7 +31,7 @@ class SyncRecipe:
     def check(self, layout: Layout, where: str) -> None:
         return None
 
-    def build(self, replicas: Replicas, steps: int) -> Sync:
+    def build(self, replicas: Replicas) -> Sync:
         return Sync(replicas)
 
 
