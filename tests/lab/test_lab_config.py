@@ -101,3 +101,9 @@ def test_what_numbers_depend_on_is_in_the_digest() -> None:
         assert digests.isdisjoint({other.digest(method) for method in other.methods})
     slower = lab(*copy.deepcopy(ALL), lab={"save_seconds": 1.0})
     assert {slower.digest(method) for method in slower.methods} == digests
+
+
+def test_the_example_is_a_lab() -> None:
+    small = config.read(Path(__file__).parents[2] / "examples" / "lab-small.toml")
+    assert len(small.methods) == 7
+    assert small.lab.replicas == 8
