@@ -6,17 +6,11 @@ one fragment it is the model's own order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from atoll.optim import fragments as cuts
+from atoll.optim.fragments import PARTITIONS, balanced
 from atoll.optim.layout import Layout
 from atoll.protocol.errors import ConfigError
-
-PARTITIONS: dict[str, Callable[[Layout, int], cuts.Fragments]] = {
-    "sequential": lambda layout, fragments: cuts.sequential(layout, fragments, "balanced"),
-    "strided": lambda layout, fragments: cuts.strided(layout, fragments, "balanced"),
-    "balanced": cuts.balanced,
-}
 
 
 def arranged(
@@ -28,15 +22,11 @@ def arranged(
     """
     layout = Layout.of(named)
     try:
-        cut = PARTITIONS[partition](layout, fragments)
+        by = PARTITIONS[partition]
+        cut = by(layout, fragments) if by is balanced else by(layout, fragments, "balanced")
     except ValueError as error:
         raise ConfigError(f"fragments = {fragments}: {error}", where, "fewer") from None
-    order = [
-        slot.name
-        for places in cut.slices
-        for slot in layout.slots
-        if any(place.start <= slot.offset < place.stop for place in places)
-    ]
+    order = [slot.name for fragment in range(fragments) for slot in layout.slots if cut.holds(fragment, slot)]
     pieces, start = [], 0
     for fragment in range(fragments):
         stop = start + cut.numel_of(fragment)

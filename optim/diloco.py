@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from atoll.optim import codecs
 from atoll.optim.digest import state_digest, tensor_digest
 from atoll.optim.exchanges import Exchange
-from atoll.optim.fragments import Fragments, balanced, sequential, strided
+from atoll.optim.fragments import PARTITIONS, Fragments
 from atoll.optim.layout import Layout
 from atoll.optim.rules import NesterovRule, OuterRule
 from atoll.optim.schedule_free import averages_in_place
@@ -36,7 +36,6 @@ from atoll.protocol.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-CUTS: Final = {"sequential": sequential, "strided": strided, "balanced": balanced}
 REFUSED = {
     "eager": "its anchors differ from replica to replica",
     "co2": "it takes each mean one round late",
@@ -293,10 +292,10 @@ def _schedule(streaming: Streaming) -> Schedule:
 
 
 def _cut(layout: Layout, streaming: Streaming) -> Fragments:
-    if streaming.cut not in CUTS:
-        raise ConfigError(f"`cut` is {streaming.cut!r}", "Streaming", "one of " + ", ".join(CUTS))
+    if streaming.cut not in PARTITIONS:
+        raise ConfigError(f"`cut` is {streaming.cut!r}", "Streaming", "one of " + ", ".join(PARTITIONS))
     try:
-        return CUTS[streaming.cut](layout, streaming.fragments)
+        return PARTITIONS[streaming.cut](layout, streaming.fragments)
     except ValueError as error:
         raise ConfigError(str(error), "Streaming") from None
 
@@ -323,7 +322,5 @@ def _trained(model: nn.Module, optimizers: Sequence[Optimizer]) -> Named:
 def _inside(named: Named, layout: Layout, cut: Fragments, place: int) -> Named:
     """The parameters of one fragment, in the layout's order."""
     return [
-        pair
-        for slot, pair in zip(layout.slots, named, strict=True)
-        if any(part.start <= slot.offset < part.stop for part in cut.slices[place]) and slot.numel
+        pair for slot, pair in zip(layout.slots, named, strict=True) if cut.holds(place, slot) and slot.numel
     ]

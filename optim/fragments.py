@@ -34,6 +34,10 @@ class Fragments:
         """Elements of one fragment."""
         return sum(place.stop - place.start for place in self.slices[fragment])
 
+    def holds(self, fragment: int, slot: Slot) -> bool:
+        """Whether a slot of the layout that was cut lies in this fragment."""
+        return any(place.start <= slot.offset < place.stop for place in self.slices[fragment])
+
     def gather(self, flat: Tensor, fragment: int, out: Tensor | None = None) -> Tensor:
         """Copy a fragment out of `flat`, fp32 [numel], into `out`, fp32 [numel_of(fragment)], and return it.
 
@@ -85,6 +89,14 @@ def balanced(layout: Layout, fragments: int) -> Fragments:
     bins: list[list[Slot]] = [[] for _ in range(_at_least_one(fragments))]
     _deal(layout.slots, bins)
     return _joined(layout, bins)
+
+
+PARTITIONS: dict[str, Callable[..., Fragments]] = {
+    "sequential": sequential,
+    "strided": strided,
+    "balanced": balanced,
+}
+"""Ways to cut by name; all take (layout, fragments), and those by layer also what becomes of the rest."""
 
 
 def _by_layer(layout: Layout, fragments: int, rest: str, bin_of: Callable[[int, int, int], int]) -> Fragments:

@@ -36,3 +36,17 @@ def contains(codes: Bytes, code: int) -> bool:
     for place in range(codes.size):
         found |= np.uint8(codes[place] == code)
     return bool(found != 0)
+
+
+@compiled
+def scale_of(words: Words, top: np.float32, least: np.float32) -> tuple[int, np.float32, np.float32]:
+    """A block's largest magnitude as bits, the scale in units of which it is `top`, and that scale's inverse.
+
+    Scale and inverse are 0 where the scale would be below `least`; they mean nothing if a value is NaN.
+    """
+    most = np.uint32(largest(words))
+    magnitude = np.uint32(most).view(np.float32)
+    scale, inverse = magnitude / top, top / magnitude
+    if scale < least:
+        scale, inverse = np.float32(0), np.float32(0)
+    return most, scale, inverse

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from atoll.optim.codecs.blockwise import VALUE_BITS, Blockwise, Format, Table
 from atoll.optim.compiled import compiled
 from atoll.optim.flat import NORMAL_MIN, VALUE_MAX, Floats
-from atoll.optim.kernels import Bytes, Words, contains, largest
+from atoll.optim.kernels import Bytes, Words, contains, scale_of
 
 LARGEST = np.float32(16)
 SCALE_LEAST = np.float32(4 * NORMAL_MIN)
@@ -38,13 +38,9 @@ def quantise(words: Words, scales: Floats, codes: Bytes, block: int) -> bool:
     for place in range(scales.size):
         start, stop = place * block, min(place * block + block, words.size)
         values = words[start:stop].view(np.float32)
-        most = np.uint32(largest(words[start:stop]))
+        most, scale, inverse = scale_of(words[start:stop], LARGEST, SCALE_LEAST)
         if most > VALUE_BITS:
             return False
-        magnitude = np.uint32(most).view(np.float32)
-        scale, inverse = magnitude / LARGEST, LARGEST / magnitude
-        if scale < SCALE_LEAST:
-            scale, inverse = np.float32(0), np.float32(0)
         scales[place] = scale
         for element in range(values.size):
             scaled = np.float32(values[element] * inverse).view(np.uint32)

@@ -15,7 +15,7 @@ import numpy as np
 from atoll.optim.codecs.blockwise import VALUE_BITS, Blockwise, Format, Table
 from atoll.optim.compiled import compiled
 from atoll.optim.flat import NORMAL_MIN, VALUE_MAX, Floats
-from atoll.optim.kernels import Bytes, Words, contains, largest
+from atoll.optim.kernels import Bytes, Words, contains, scale_of
 
 CODE_MAX = np.float32(127)
 
@@ -26,13 +26,9 @@ def quantise(words: Words, scales: Floats, codes: Bytes, block: int) -> bool:
     for place in range(scales.size):
         start, stop = place * block, min(place * block + block, words.size)
         values, to = words[start:stop].view(np.float32), codes[start:stop]
-        most = np.uint32(largest(words[start:stop]))
+        most, scale, inverse = scale_of(words[start:stop], CODE_MAX, NORMAL_MIN)
         if most > VALUE_BITS:
             return False
-        magnitude = np.uint32(most).view(np.float32)
-        scale, inverse = magnitude / CODE_MAX, CODE_MAX / magnitude
-        if scale < NORMAL_MIN:
-            scale, inverse = np.float32(0), np.float32(0)
         scales[place] = scale
         for element in range(values.size):
             to[element] = np.int32(np.rint(values[element] * inverse)) & 255

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atoll.optim.fragments import Fragments, balanced, sequential, strided
+from atoll.optim.fragments import PARTITIONS, Fragments
 from atoll.optim.layout import Layout
 from atoll.optim.streaming import Schedule, merge_
 from atoll.protocol.errors import ConfigError
@@ -28,7 +28,6 @@ from atoll.workload.fields import parse, real, whole
 if TYPE_CHECKING:
     from atoll.simulator.lab.replicas import Replicas
 
-PARTITIONS = {"balanced": balanced, "sequential": sequential, "strided": strided}
 ROUND_KEYS = ("steps", "codec", "exchange", "aggregation", "feedback", "outer")
 STREAM_KEYS = (*ROUND_KEYS, "fragments", "partition", "overlap", "mixing")
 
@@ -45,7 +44,7 @@ class RoundsRecipe:
     feedback: float = real(1.0, 0.0, 1.0)
     outer: Outer = field(default=Outer("nesterov", {"lr": 0.7, "momentum": 0.9}), metadata=OUTER)
     fragments: int = whole(1, 1, 256)
-    partition: str = one_of(*PARTITIONS)
+    partition: str = one_of(*sorted(PARTITIONS))
     overlap: int = whole(0, 0, 1_000_000)
     mixing: float = real(0.0, 0.0, 1.0)
     late: int = whole(0, 0, 1)
