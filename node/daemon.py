@@ -67,7 +67,10 @@ class Daemon:
         self.signed, self.network, self.disk = signed, network, disk
         self.rounds = Rounds(signed, network, disk, self.feed)
         role, part_bytes = network.config.role, self.rounds.numbers.part_bytes
-        self.config = PeerConfig(signed.manifest, role, part_bytes, token, authority)
+        uplink = network.uplink
+        self.config = PeerConfig(
+            signed.manifest, role, part_bytes, token, authority, lambda: uplink.bytes_per_s
+        )
         self.history = History(network.traffic)
         folder = network.config.breakpoints
         self._breakpoints = Breakpoints(folder) if folder else None

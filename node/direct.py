@@ -33,6 +33,7 @@ from atoll.node.transport import (
     Unreachable,
     read_chunk,
 )
+from atoll.node.uplink import Uplink
 from atoll.protocol.envelope import Record
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, peer_id
@@ -112,8 +113,11 @@ def _pull_handler(pull: Callable[..., Any]) -> grpc.RpcMethodHandler:
 class DirectServer(PeerServicer):
     """Serves a host to the callers who prove themselves."""
 
-    def __init__(self, identity: Identity, run_id: Digest, host: Host, traffic: Traffic) -> None:
+    def __init__(
+        self, identity: Identity, run_id: Digest, host: Host, traffic: Traffic, uplink: Uplink | None = None
+    ) -> None:
         self._host, self._run_id, self._traffic = host, run_id, traffic
+        self._uplink = uplink or Uplink()
         self._door = Doorkeeper(identity.certificate, run_id)
         self._pulls: Counter[PeerId] = Counter()
         self._callers: OrderedDict[PeerId, None] = OrderedDict()
@@ -180,9 +184,11 @@ class DirectServer(PeerServicer):
         self._traffic.received(blob.kind, caller, framed(request.ByteSize()) + CALL_SENT)
         self._pulls[caller] += 1
         try:
-            for chunk in transport.chunks(blob, request.offset):
-                await asyncio.wait_for(context.write(chunk), WRITE_STALL_S)
-                self._traffic.sent(blob.kind, caller, framed(chunk.ByteSize()))
+            with self._uplink.sending():
+                for chunk in transport.chunks(blob, request.offset):
+                    await asyncio.wait_for(context.write(chunk), WRITE_STALL_S)
+                    self._traffic.sent(blob.kind, caller, framed(chunk.ByteSize()))
+                    self._uplink.sent(chunk.ByteSize())
         except asyncio.TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the caller stopped reading")
         finally:

@@ -34,6 +34,11 @@ class Metrics(Collector):
             for direction, count in ways.items():
                 moved.add_metric([kind, direction], count)
         yield moved
+        yield GaugeMetricFamily(
+            "atoll_uplink_bytes_per_s",
+            "What this node was seen to send; 0 if it sent too little yet.",
+            status.get("uplink_bytes_per_s", 0),
+        )
         rejected = CounterMetricFamily("atoll_rejected", "Messages and blobs that broke the rules.")
         rejected.add_metric([], sum(status.get("rejected", {}).values()))
         yield rejected

@@ -148,7 +148,7 @@ class Rounds:
         payload = await self.compute(self.numbers.aggregate, action.round, action.part, action.parts, inputs)
         ref = store.put(payload, round=action.round, kind="result")
         await self.write(self._disk.save_result, action.round, ref, payload)
-        self._feed(e.Aggregated(action.round, action.view, action.revision, action.part, ref))
+        self._feed(e.Aggregated(action.round, action.view, action.sum, action.part, ref))
 
     # ---- states ---------------------------------------------------------------------------------
 

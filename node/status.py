@@ -53,6 +53,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "evaluating": not daemon.rounds.evaluator.idle if daemon.rounds.evaluator else False,
         "commits": list(daemon.history.commits)[-200:],
         "traffic": traffic,
+        "uplink_bytes_per_s": network.uplink.bytes_per_s,
         "bytes_lower_bound": lower_bound(daemon),
         "rejected": dict(network.rejected),
         "multiaddrs": list(network.multiaddrs),

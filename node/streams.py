@@ -21,6 +21,7 @@ from atoll.node import transport
 from atoll.node.dht import Libp2p
 from atoll.node.traffic import Kind, Traffic
 from atoll.node.transport import MESSAGE_BYTES_MAX, STALL_S, BlobSink, Host, Piece, Refused, Unreachable
+from atoll.node.uplink import Uplink
 from atoll.protocol.envelope import Record
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, peer_id
@@ -69,8 +70,11 @@ async def _read(reader: asyncio.StreamReader, kind: type[M]) -> tuple[M, int]:
 class StreamServer:
     """Serves a host on libp2p."""
 
-    def __init__(self, libp2p: Libp2p, run_id: Digest, host: Host, traffic: Traffic) -> None:
+    def __init__(
+        self, libp2p: Libp2p, run_id: Digest, host: Host, traffic: Traffic, uplink: Uplink | None = None
+    ) -> None:
         self._libp2p, self._run_id, self._host, self._traffic = libp2p, run_id, host, traffic
+        self._uplink = uplink or Uplink()
         self._streams: Counter[PeerId] = Counter()
         self._pulls: Counter[PeerId] = Counter()
 
@@ -117,9 +121,11 @@ class StreamServer:
                 return
             self._traffic.received(blob.kind, caller, count + CALL_SENT)
             self._traffic.sent(blob.kind, caller, CALL_RECEIVED)
-            for chunk in transport.chunks(blob, request.offset):
-                if not await self._answer(writer, chunk, blob.kind, caller):
-                    return
+            with self._uplink.sending():
+                for chunk in transport.chunks(blob, request.offset):
+                    if not await self._answer(writer, chunk, blob.kind, caller):
+                        return
+                    self._uplink.sent(chunk.ByteSize())
 
     async def _answer(
         self, writer: asyncio.StreamWriter, message: Message | Piece, kind: Kind, caller: PeerId

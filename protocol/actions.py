@@ -62,11 +62,14 @@ class Encode:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """Form and encode the weighted mean of one part, in this order of contributors."""
+    """Form and encode the weighted mean of one part, in this order of contributors.
+
+    `sum` tells it from other sums of that view, which may be of the same part.
+    """
 
     round: int
     view: int
-    revision: int
+    sum: int
     part: int
     parts: int
     inputs: tuple[tuple[PeerId, int, BlobRef], ...]

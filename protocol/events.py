@@ -84,7 +84,7 @@ class Aggregated:
 
     round: int
     view: int
-    revision: int
+    sum: int
     part: int
     blob: BlobRef
 

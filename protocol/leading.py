@@ -178,7 +178,9 @@ class Leading:
     def plan(self) -> Outbox:
         """Name the participants and send each owner its columns."""
         participants = tuple(self.weigh(peer, offer) for peer, offer in sorted(self.offers.items()))
-        self.exchange = Exchange(participants, self.terms.owners([p.peer for p in participants], self.view))
+        uplinks = {peer: offer.uplink for peer, offer in self.offers.items()}
+        owners = self.terms.owners([p.peer for p in participants], self.view, uplinks)
+        self.exchange = Exchange(participants, owners)
         return self._plans(set(self.exchange.owners))
 
     def _plans(self, receivers: Collection[PeerId], parts: Collection[int] | None = None) -> Outbox:

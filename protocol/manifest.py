@@ -46,7 +46,8 @@ class RoundRules:
     which share of its own parameters a worker keeps where a fragment moves. In a sparse `exchange` the
     contributions themselves are the update; in a dense one owners sum parts of them first. `votes` says what
     certifies a commit: a `majority` of members that may die but do not lie, or `two-thirds`, so that fewer
-    than a third may lie as well; then all members vote, whatever `voters_max` says.
+    than a third may lie as well; then all members vote, whatever `voters_max` says. There are `owners_max`
+    parts at most; an owner has several as long as none is smaller than `part_bytes_min`.
     """
 
     rounds: int = 0
@@ -63,6 +64,7 @@ class RoundRules:
     probation_rounds: int = 1
     start_workers: int = 1
     owners_max: int = 64
+    part_bytes_min: int = 524_288
     voters_max: int = 64
     keep_rounds: int = 4
     snapshot_rounds: int = 256
@@ -328,6 +330,7 @@ def check_rounds(rules: RoundRules, where: str) -> None:
         ("start_workers", 1),
         ("snapshot_rounds", 0),
         ("bytes_per_s_min", 1),
+        ("part_bytes_min", 1),
     ):
         value = getattr(rules, key)
         _require(least <= value <= COUNT_MAX, f"{key} = {value}", where, f"{least} to {COUNT_MAX}")

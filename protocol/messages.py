@@ -16,7 +16,10 @@ from atoll.protocol.roster import Role
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Member to leader: my pseudo-gradient is encoded, these are its parts."""
+    """Member to leader: my pseudo-gradient is encoded, these are its parts.
+
+    `uplink` is what this peer measured that it can send, in bytes per second; 0 if it did not yet.
+    """
 
     round: int
     view: int
@@ -26,6 +29,7 @@ class Offer:
     parts: tuple[BlobRef, ...]
     leaving: bool = False
     farewell: bytes = b""
+    uplink: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,16 @@ class Reduced:
     round: int
     view: int
     revision: int
+    part: int
+    blob: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """Owner to voters: the encoded mean of this part, most likely; get it while others are summed."""
+
+    round: int
+    view: int
     part: int
     blob: BlobRef
 
@@ -245,6 +259,7 @@ Message = (
     | Held
     | Cut
     | Reduced
+    | Summed
     | Propose
     | Vote
     | Prepare

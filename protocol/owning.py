@@ -1,4 +1,8 @@
-"""An owner's part in an exchange: fetch a column, report what is held, sum it when the set is cut."""
+"""An owner's part in an exchange: fetch a column, report what is held, sum it for the set that is cut.
+
+A column that is all here is summed before the cut: most often nobody is left out of it, and the sum is ready
+when it comes. Else it is summed again.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,31 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from atoll.protocol.actions import Aggregate
+from atoll.protocol.commits import Contributor
+from atoll.protocol.events import Aggregated
 from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.messages import Cut, Held, Plan, Reduced
 
 
 @dataclass(slots=True)
 class OwnedPart:
-    """One part of the vector, and every participant's contribution to it."""
+    """One part of the vector, and every participant's contribution to it.
+
+    `mean` is that of `summed`, in the sum number `sum`; the leader was told in revision `told` of the cut.
+    """
 
     part: int
     revision: int
+    participants: tuple[Contributor, ...]
     column: dict[PeerId, BlobRef]
     arrived: set[PeerId] = field(default_factory=set)
     failed: set[PeerId] = field(default_factory=set)
     lacking: set[PeerId] = field(default_factory=set)
     impatient: bool = False
-    summing: int = 0
-    reduced: Reduced | None = None
+    sum: int = 0
+    summed: tuple[Contributor, ...] = ()
+    mean: BlobRef | None = None
+    told: int = 0
 
     @property
     def settled(self) -> bool:
@@ -41,6 +53,16 @@ class OwnedPart:
         """What this part lacks of the set that was cut."""
         self.lacking = {c.peer for c in cut.contributors if c.peer not in self.arrived}
 
+    def to_sum(self, cut: Cut | None) -> tuple[Contributor, ...]:
+        """Whose mean this part is to be, as far as is known; nobody's while something is missing."""
+        if cut is None:
+            return self.participants if len(self.arrived) == len(self.column) else ()
+        return () if self.lacking else cut.contributors
+
+    def answers(self, cut: Cut | None) -> bool:
+        """Whether the mean of just that set is here."""
+        return cut is not None and self.mean is not None and self.summed == cut.contributors
+
 
 @dataclass(slots=True)
 class Owning:
@@ -52,6 +74,7 @@ class Owning:
     parts: dict[int, OwnedPart] = field(default_factory=dict)
     cut: Cut | None = None
     asking: bool = False
+    sums_begun: int = 0
     _of: dict[Digest, list[tuple[OwnedPart, PeerId]]] = field(default_factory=dict)
 
     def plan(self, plan: Plan, held: Collection[Digest]) -> bool:
@@ -61,7 +84,8 @@ class Owning:
         for column in plan.columns:
             known = self.parts.get(column.part)
             if known is None or known.revision < plan.revision:
-                owned = OwnedPart(column.part, plan.revision, dict(zip(peers, column.blobs, strict=True)))
+                blobs = dict(zip(peers, column.blobs, strict=True))
+                owned = OwnedPart(column.part, plan.revision, plan.participants, blobs)
                 owned.arrived = {peer for peer, ref in owned.column.items() if ref.digest in held}
                 self.parts[column.part], new = owned, True
                 if self.cut is not None:
@@ -103,7 +127,7 @@ class Owning:
             wanted += [
                 (peer, ref)
                 for peer, ref in owned.column.items()
-                if peer in needed and peer not in owned.arrived and owned.reduced is None
+                if peer in needed and peer not in owned.arrived
             ]
         return wanted
 
@@ -119,26 +143,41 @@ class Owning:
         return self.cut is not None and not owned.lacking
 
     def sums(self) -> list[Aggregate]:
-        """Parts whose contributions are all here and that are not being summed for this cut."""
-        if self.cut is None:
-            return []
+        """Parts whose contributions are all here and that are not being summed."""
         ready = []
         for owned in self.parts.values():
-            if self._answers_cut(owned) and owned.summing != self.cut.revision:
-                owned.summing, owned.reduced = self.cut.revision, None
-                inputs = tuple((c.peer, c.weight, owned.column[c.peer]) for c in self.cut.contributors)
+            contributors = owned.to_sum(self.cut)
+            if contributors and owned.summed != contributors:
+                self.sums_begun += 1
+                owned.sum, owned.summed, owned.mean = self.sums_begun, contributors, None
+                inputs = tuple((c.peer, c.weight, owned.column[c.peer]) for c in contributors)
                 ready.append(
-                    Aggregate(self.round, self.view, self.cut.revision, owned.part, self.parts_total, inputs)
+                    Aggregate(self.round, self.view, owned.sum, owned.part, self.parts_total, inputs)
                 )
         return ready
 
-    def aggregated(self, reduced: Reduced) -> Reduced | None:
-        """Remember a sum; None if the cut has moved on meanwhile."""
-        owned = self.parts.get(reduced.part)
-        if owned is None or self.cut is None or reduced.revision != self.cut.revision:
-            return None
-        owned.reduced = reduced
-        return reduced
+    def aggregated(self, event: Aggregated) -> bool:
+        """Remember a sum; False if another one has begun meanwhile."""
+        owned = self.parts.get(event.part)
+        if owned is None or owned.sum != event.sum:
+            return False
+        owned.mean = event.blob
+        return True
+
+    def news(self) -> list[Reduced]:
+        """Sums of the set that was cut last, which the leader was not told of since."""
+        news = []
+        for owned in self.parts.values():
+            if self.cut is not None and owned.answers(self.cut) and owned.told != self.cut.revision:
+                owned.told = self.cut.revision
+                news.append(self._reduced(owned, self.cut))
+        return news
 
     def results(self) -> list[Reduced]:
-        return [owned.reduced for owned in self.parts.values() if owned.reduced is not None]
+        """All sums of the set that was cut last."""
+        cut = self.cut
+        return [] if cut is None else [self._reduced(o, cut) for o in self.parts.values() if o.answers(cut)]
+
+    def _reduced(self, owned: OwnedPart, cut: Cut) -> Reduced:
+        assert owned.mean is not None
+        return Reduced(self.round, self.view, cut.revision, owned.part, owned.mean)

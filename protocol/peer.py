@@ -50,13 +50,15 @@ PEERS_MAX = 2 * MEMBERS_MAX
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """What a peer is told once. `part_bytes(fragment, parts)` gives the encoded size of each part."""
+    """What a peer is told once. `part_bytes(fragment, parts)` gives the encoded size of each part, and
+    `uplink()` the bytes per second that this peer was seen to send, 0 as long as that is not known."""
 
     manifest: Manifest
     role: Role
     part_bytes: Callable[[int, int], tuple[int, ...]]
     token: bytes = b""
     authority: Signer | None = None
+    uplink: Callable[[], int] = lambda: 0
 
 
 @dataclass(slots=True)
@@ -93,6 +95,7 @@ class Peer:
     lock: m.Lock | None
     voted: m.Vote | None
     lacking: set[Digest] | None
+    early: dict[int, Digest]
     reported: dict[int, int]
     planned: bool
     plan_ms: int | None
@@ -335,6 +338,7 @@ _IN_ROUND: dict[type, Callable[[Peer, PeerId, Any], None]] = {
     m.Promise: leader.on_promise,
     m.Held: leader.on_held,
     m.Reduced: leader.on_reduced,
+    m.Summed: voter.on_summed,
     m.Vote: leader.on_vote,
     m.Waiting: rounds.on_waiting,
     m.Prepare: rounds.on_prepare,

@@ -7,9 +7,10 @@ from hashes of (parent commit, peer).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 
 from atoll.protocol.commits import Body, Contributor, Kind
 from atoll.protocol.errors import RemoteProtocolError
@@ -31,6 +32,7 @@ from atoll.protocol.roster import (
     may_become,
     turned,
 )
+from atoll.protocol.shares import shared_out
 
 
 @dataclass(frozen=True)
@@ -177,15 +179,21 @@ class Terms:
         ordered = tuple(sorted(members, key=lambda member: member.peer))
         return self.members if ordered == self.members else ordered
 
-    def owners(self, participants: Collection[PeerId], view: int = 0) -> list[PeerId]:
-        """Who owns each part, spread evenly over the participants.
+    def owners(
+        self,
+        participants: Collection[PeerId],
+        view: int = 0,
+        uplinks: Mapping[PeerId, int] = MappingProxyType({}),
+    ) -> list[PeerId]:
+        """Who owns each part, spread over the participants by what their uplinks carry.
 
         Where some may lie each part has two owners, the second ones behind all the first, and other views
-        have others: else two liars that own a part together could withhold it in every view.
+        have others: else two liars that own a part together could withhold it in every view. They
+        are spread evenly then, as anybody may claim any uplink.
         """
         if not self.liars_max or len(participants) < 2:
             order = by_hash(self.parent, tuple(participants), "owner")
-            return [order[part % len(order)] for part in range(len(self.part_bytes))]
+            return shared_out(len(self.part_bytes), order, uplinks)
         order = by_hash(self.parent, tuple(participants), f"owner {view}")
         parts = range(len(self.part_bytes))
         return [order[(part + copy) % len(order)] for copy in range(2) for part in parts]
@@ -195,9 +203,15 @@ def eligible(members: Sequence[Member], round_: int) -> list[PeerId]:
     return [m.peer for m in members if m.role is Role.WORKER and m.weight_from <= round_]
 
 
-def parts_of(members: tuple[Member, ...], round_: int, owners_max: int) -> int:
-    """Into how many parts the vector is cut: one for each that may contribute."""
-    return max(1, min(owners_max, _eligible(Same(members), round_)))
+PIECES_MAX = 4
+"""How many parts each owner has at most: while one is summed, the next one's contributions travel."""
+
+
+def parts_of(members: tuple[Member, ...], round_: int, rules: RoundRules, encoded_bytes: int) -> int:
+    """Into how many parts a fragment of so many bytes is cut: as many for each that may contribute."""
+    owners = max(1, min(rules.owners_max, _eligible(Same(members), round_)))
+    pieces = min(PIECES_MAX, rules.owners_max // owners, encoded_bytes // (owners * rules.part_bytes_min))
+    return owners * max(1, pieces)
 
 
 @lru_cache(maxsize=16)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
+from atoll.protocol import messages as m
 from atoll.protocol.fragments import fragment_of, start_digest
-from atoll.protocol.ids import Digest, PeerId
+from atoll.protocol.ids import Digest, PeerId, digest_of
 from atoll.protocol.peer import Peer, PeerConfig
 from atoll.protocol.roster import Role
 from atoll.simulator import content, transfers
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 FOUND_EVERY_MS = 5_000
 WRITE_MS_MAX, SAVE_MS_MAX = 8, 1_000
 LOST_NOTICED_SHARE = 0.5
+UPLINKS = (100_000, 1_000_000)
+"""What a host says of its uplink, whether it is so or not: one of two, by its name."""
 
 
 class Host:
@@ -39,7 +42,10 @@ class Host:
         self.rules = world.signed.manifest.rounds
         self.sizes = content.Sizes(self.rules.fragments, self.rules.exchange == "sparse")
         authority = world.authority if role is Role.WITNESS else None
-        self.config = PeerConfig(world.signed.manifest, role, self.sizes.part_bytes, authority=authority)
+        uplink = UPLINKS[digest_of(name.encode())[0] in "01234567"]
+        self.config = PeerConfig(
+            world.signed.manifest, role, self.sizes.part_bytes, authority=authority, uplink=lambda: uplink
+        )
         self.disk = Disk()
         self.peer: Peer | None = None
         self.life = 0
@@ -178,7 +184,8 @@ class Host:
     # ---- one method for each action -------------------------------------------------------------
 
     def _send(self, action: a.Send) -> None:
-        self.send_to(action.to, action)
+        if self.world.early or not isinstance(action.message, m.Summed):
+            self.send_to(action.to, action)
 
     def send_to(self, receivers: tuple[PeerId, ...], action: a.Send) -> None:
         world = self.world
@@ -322,7 +329,7 @@ class Host:
         blob = content.mean(action, sizes[action.part])
         self.disk.save(blob.digest, action.round)
         self.world.means[blob.digest] = action
-        self.take(e.Aggregated(action.round, action.view, action.revision, action.part, blob))
+        self.take(e.Aggregated(action.round, action.view, action.sum, action.part, blob))
 
     def _apply(self, action: a.Apply) -> None:
         body = action.body

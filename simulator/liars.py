@@ -351,6 +351,7 @@ class Flood(Lie):
                     m.Plan(round_, view, rng.randint(0, 99), (someone,), (m.Column(0, (ref,)),)),
                     m.Cut(round_, view, rng.randint(0, 99), (someone, someone)),
                     m.Reduced(round_, view, 1, rng.randint(0, 99), ref),
+                    m.Summed(round_, view, rng.randint(0, 99), ref),
                     m.Offer(round_, view, digest, 1, 1, (ref,) * 9),
                     m.Join(round_, Role.WITNESS),
                     m.Leave(round_, "go", rng.randbytes(64)),

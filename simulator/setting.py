@@ -84,6 +84,10 @@ class Setting:
         """Three of seven seeds prune their ledgers within a trial."""
         return self.snapshots or (FEW + seed % 7 if seed % 7 < 3 else SNAPSHOT_ROUNDS)
 
+    def early_of(self, seed: int) -> bool:
+        """In the other half of the seeds no sum is heard of before it is proposed: votes take longer then."""
+        return seed % 13 < 6
+
     def certifies(self, votes: int, members: int) -> bool:
         """Whether so many are a majority, or more than two thirds: worked out here again."""
         return 2 * votes > members if self.votes == "majority" else 3 * votes > 2 * members
@@ -144,6 +148,10 @@ FURTHER_UPDATES = 2
 """What is asked of everybody once the faults stop; two, as the first may have been under way already."""
 
 
+SMALL_PART, LARGE_PART = 10_000, 1 << 20
+"""With small ones each owner of a small swarm has several."""
+
+
 def rules(seed: int, chosen: Setting) -> RoundRules:
     """Times of a small model on a good network, so that faults of seconds matter.
 
@@ -159,6 +167,7 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         retry_ms=chosen.retry_ms,
         lease_ms=3_000,
         owners_max=16,
+        part_bytes_min=SMALL_PART if seed % 11 < 4 else LARGE_PART,
         start_workers=chosen.peers,
         fragments=fragments,
         overlap=1 + seed % (fragments - 1) if streaming else 0,

@@ -64,7 +64,7 @@ class Trace:
                 kind = type(record).__name__.lower()
                 text = f"persist {kind} r{record.round} v{record.view} {self.body(record.body)}"
             case a.Aggregate():
-                text = f"aggregate part {action.part} rev {action.revision} of {len(action.inputs)}"
+                text = f"aggregate part {action.part} sum {action.sum} of {len(action.inputs)}"
             case a.Apply(body):
                 text = f"apply {self.body(body)}"
             case a.Rejected(peer, reason):
@@ -105,7 +105,7 @@ class Trace:
                 return f"part {message.part} of {len(message.peers)}"
             case m.Cut():
                 return f"of {len(message.contributors)}"
-            case m.Reduced():
+            case m.Reduced() | m.Summed():
                 return f"part {message.part} {message.blob.digest[:8]}"
             case m.Commits():
                 rounds = ",".join(str(commit.body.round) for commit in message.commits)

@@ -60,6 +60,7 @@ class World:
         self.hosts = {ids[0]: Host(self, "w", ids[0], Role.WITNESS)}
         for index, peer in enumerate(ids[1:], 1):
             self.hosts[peer] = Host(self, f"p{index}", peer, Role.WORKER)
+        self.early = chosen.early_of(seed)
         self.waiting_to_join = ids[1 + chosen.peers :]
         self._known: tuple[PeerId, ...] = ()
         chance = random.Random(f"{seed} liars")

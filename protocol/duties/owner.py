@@ -1,4 +1,4 @@
-"""Owning parts: fetch the columns of the plan, report what is held, sum when the set is cut."""
+"""Owning parts: fetch the columns of the plan, report what is held, sum, and say so."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from atoll.protocol.terms import contributors_objection
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
 
+EARLY_VOTERS_MAX = 32
+"""Where more vote, they get the update once it is proposed: to tell everybody of each part costs more."""
+
 
 def react(peer: Peer) -> None:
     """Fetch what is missing, sum what is complete, report what has settled since the last report."""
@@ -25,6 +28,8 @@ def react(peer: Peer) -> None:
     for report in peer.owning.reports(peer.reported):
         peer.reported[report.part] = len(report.peers)
         peer.tell(peer.leader, report)
+    for reduced in peer.owning.news():
+        peer.tell(peer.leader, reduced)
 
 
 def on_plan(peer: Peer, sender: PeerId, plan: m.Plan) -> None:
@@ -71,7 +76,8 @@ def on_hold(peer: Peer) -> None:
 
 def on_aggregated(peer: Peer, event: e.Aggregated) -> None:
     peer.has(event.blob.digest)
-    if (event.round, event.view) == (peer.round, peer.view):
-        reduced = m.Reduced(event.round, event.view, event.revision, event.part, event.blob)
-        if peer.owning.aggregated(reduced):
-            peer.tell(peer.leader, reduced)
+    if (event.round, event.view) != (peer.round, peer.view) or not peer.owning.aggregated(event):
+        return
+    if len(peer.terms.voters) <= EARLY_VOTERS_MAX and not peer.terms.two_thirds:
+        summed = m.Summed(event.round, event.view, event.part, event.blob)
+        peer.post([(peer.terms.voters_but(peer.me), summed)])

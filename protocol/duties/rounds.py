@@ -32,8 +32,11 @@ def on_started(peer: Peer, event: e.Started) -> None:
 def enter_round(peer: Peer) -> None:
     """Begin the round after the ledger's last commit, in the view that was promised for it if any."""
     rules, height = peer.rules, peer.ledger.height
-    parts = 1 if rules.exchange == "sparse" else parts_of(peer.ledger.members, height + 1, rules.owners_max)
-    sizes = peer.config.part_bytes(fragment_of(height + 1, rules.fragments), parts)
+    fragment = fragment_of(height + 1, rules.fragments)
+    sizes = peer.config.part_bytes(fragment, 1)
+    if rules.exchange == "dense":
+        parts = parts_of(peer.ledger.members, height + 1, rules, sizes[0])
+        sizes = peer.config.part_bytes(fragment, parts)
     peer.terms, peer.round = terms_of(peer.ledger, peer.config.manifest, sizes), height + 1
     peer.since_ms, peer.asked_ms = peer.now_ms, peer.now_ms - rules.retry_ms
     peer.retries = peer.hops = peer.progress = 0
@@ -61,6 +64,7 @@ def enter_round(peer: Peer) -> None:
 def start_view(peer: Peer, view: int) -> None:
     peer.view, peer.planned, peer.plan_ms = view, False, None
     peer.proposal, peer.voted, peer.fetch_failures, peer.reported = None, None, 0, {}
+    peer.early = {}
     peer.prepared = peer.lock = peer.lacking = None
     leads = peer.is_member and peer.leader == peer.me
     peer.leading = Leading(peer.terms, view, peer.since_ms) if leads else None
@@ -152,10 +156,10 @@ def offer(peer: Peer) -> None:
     """Offer the pseudo-gradient of this round, if it is there, to whoever leads now."""
     mine, bye = peer.mine, farewell(peer) if peer.finishing else b""
     if mine is not None:
-        parts, anchor = mine.parts, mine.anchor
+        work = (mine.anchor, mine.tokens, mine.steps, mine.parts)
         peer.tell(
             peer.leader,
-            m.Offer(peer.round, peer.view, anchor, mine.tokens, mine.steps, parts, peer.finishing, bye),
+            m.Offer(peer.round, peer.view, *work, peer.finishing, bye, peer.config.uplink()),
         )
 
 

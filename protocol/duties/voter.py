@@ -28,6 +28,18 @@ def on_propose(peer: Peer, sender: PeerId, propose: m.Propose) -> None:
         peer.proposal = propose
 
 
+def on_summed(peer: Peer, sender: PeerId, summed: m.Summed) -> None:
+    """Get what will likely be proposed. One blob for each part and view: others wait for the proposal."""
+    if not rounds.follow(peer, summed.view) or not peer.votes or peer.terms.two_thirds:
+        return
+    sizes, ref = peer.terms.part_bytes, summed.blob
+    if peer.rules.exchange == "sparse" or summed.part >= len(sizes) or ref.size != sizes[summed.part]:
+        peer.refuse(sender, "no part of this round is as long as your sum")
+    elif summed.part not in peer.early and ref.digest not in peer.held:
+        peer.early[summed.part] = ref.digest
+        peer.fetch(ref, (sender,), "result")
+
+
 def react(peer: Peer) -> None:
     """Judge the proposal, fetch what it needs, vote. The acceptance is on disk before the vote leaves."""
     proposal = peer.proposal

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
-from atoll.protocol.duties import repeat, rounds
+from atoll.protocol.duties import repeat, rounds, voter
 from atoll.protocol.ids import short
 from atoll.protocol.roster import Role
 
@@ -77,11 +77,19 @@ def on_blob_arrived(peer: Peer, event: e.BlobArrived) -> None:
 
 
 def on_blob_failed(peer: Peer, event: e.BlobFailed) -> None:
-    """Nobody gave it. Left out of a sum; a proposal that cannot be had twice costs its leader the view."""
+    """Nobody gave it. Left out of a sum; a proposal that cannot be had twice costs its leader the view.
+
+    What was asked for before the proposal is asked for again: the proposal may name other holders.
+    """
     peer.owning.failed(event.digest)
     if peer.collecting is not None:
         peer.collecting.fail(event.digest)
     peer.catchup.failed(event.digest)
+    if event.digest in peer.early.values():
+        peer.fetching.discard(event.digest)
+        peer.early = {part: digest for part, digest in peer.early.items() if digest != event.digest}
+        voter.fetch(peer)
+        return
     if peer.proposal and any(ref.digest == event.digest for ref in peer.proposal.body.blobs):
         peer.fetch_failures += 1
         if peer.fetch_failures > 1:

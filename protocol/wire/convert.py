@@ -66,6 +66,7 @@ def _offer(o: m.Offer) -> wire.Offer:
         parts=[ref_to_wire(ref) for ref in o.parts],
         leaving=o.leaving,
         farewell=o.farewell,
+        uplink=o.uplink,
     )
 
 
@@ -181,9 +182,8 @@ def _contributors(contributors: Any) -> tuple[Contributor, ...]:
 
 
 def _read_offer(round_: int, o: wire.Offer) -> m.Offer:
-    return m.Offer(
-        round_, o.view, digest_from_bytes(o.anchor), o.tokens, o.steps, _refs(o.parts), o.leaving, o.farewell
-    )
+    work = (digest_from_bytes(o.anchor), o.tokens, o.steps, _refs(o.parts))
+    return m.Offer(round_, o.view, *work, o.leaving, o.farewell, o.uplink)
 
 
 def _read_plan(round_: int, p: wire.Plan) -> m.Plan:
@@ -250,6 +250,7 @@ _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     m.Held: ("held", lambda h: wire.Held(view=h.view, part=h.part, peers=h.peers)),
     m.Cut: ("cut", _cut),
     m.Reduced: ("reduced", _reduced),
+    m.Summed: ("summed", lambda s: wire.Summed(view=s.view, part=s.part, blob=ref_to_wire(s.blob))),
     m.Propose: ("propose", _propose),
     m.Vote: ("vote", _vote),
     m.Prepare: ("prepare", lambda p: wire.Prepare(view=p.view)),
@@ -274,6 +275,7 @@ _READERS: dict[str, Callable[[int, Any], m.Message]] = {
     "held": lambda r, h: m.Held(r, h.view, h.part, _peers(h.peers)),
     "cut": lambda r, c: m.Cut(r, c.view, c.revision, _contributors(c.contributors)),
     "reduced": lambda r, d: m.Reduced(r, d.view, d.revision, d.part, ref_from_wire(d.blob)),
+    "summed": lambda r, s: m.Summed(r, s.view, s.part, ref_from_wire(s.blob)),
     "vote": _read_vote,
     "prepare": lambda r, p: m.Prepare(r, p.view),
     "ask_commits": lambda r, a: m.AskCommits(r),

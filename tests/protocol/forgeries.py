@@ -130,6 +130,7 @@ FORGERIES: dict[str, Callable[[Peer], m.Message]] = {
     "an offer from another anchor": lambda p: m.Offer(p.round, p.view, X, 1, 1, ()),
     "a report of a part that is not its own": lambda p: m.Held(p.round, p.view, 99, (peer("w1"),)),
     "a sum that nobody asked for": lambda p: m.Reduced(p.round, p.view, 9, 0, BlobRef(X, 1)),
+    "a sum longer than its part": lambda p: m.Summed(p.round, p.view, 0, BlobRef(X, 1)),
     "a vote for something else": lambda p: m.Vote(p.round, p.view, X, bytes(64)),
     "a vote that it did not sign": lambda p: m.Vote(p.round, p.view, proposed(p).digest, bytes(64)),
     "a commit without votes": commits,

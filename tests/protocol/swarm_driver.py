@@ -194,7 +194,7 @@ class Machine:
         sizes = self.peer.config.part_bytes(order.round % self.swarm.manifest.rounds.fragments, order.parts)
         blob = BlobRef(digest_of(b"mean", *pieces), sizes[order.part])
         self.store(blob.digest, result=True)
-        self.take(e.Aggregated(order.round, order.view, order.revision, order.part, blob))
+        self.take(e.Aggregated(order.round, order.view, order.sum, order.part, blob))
 
     def step(self, body: Body) -> e.StateLoaded:
         """The outer step that a commit decided."""

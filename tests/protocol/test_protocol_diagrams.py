@@ -108,7 +108,7 @@ def test_messages_have_the_ends_that_the_table_gives_them(mode: str) -> None:
         outcome = trial(seed, setting(5, 6, "crash,partition,churn,burst", mode), checkers=[sent])
         assert (outcome.violation, outcome.stuck) == (None, None)
     common = {kind.message for kind in MESSAGES} - {m.Elsewhere, m.Seal, m.Refuse, m.Lock, m.Accuse}
-    exchange = {m.Plan, m.Held, m.Cut, m.Reduced}
+    exchange = {m.Plan, m.Held, m.Cut, m.Reduced, m.Summed}
     assert sent.seen.keys() >= (common if mode == "dense" else common - exchange)
     assert mode == "dense" or not sent.seen.keys() & exchange
     assert sent.wrong == []
@@ -116,9 +116,11 @@ def test_messages_have_the_ends_that_the_table_gives_them(mode: str) -> None:
 
 @pytest.mark.parametrize(("mode", "steps"), [("dense", DENSE), ("sparse", SPARSE)])
 def test_a_round_goes_as_the_diagram_tells(mode: str, steps: tuple[Step, ...]) -> None:
+    """Sums are told early when they are ready, before the cut or after."""
     sent = Sent()
     trial(1, setting(4, 5, "none", mode), checkers=[sent])
-    told = [step.message for step in steps if isinstance(step, Kind)]
+    told = [step.message for step in steps if isinstance(step, Kind) and step.message is not m.Summed]
+    assert (m.Summed in sent.seen) is (mode == "dense")
     for round_ in range(3, 6):
         said = [kind for kind in sent.order[round_, 0] if kind in told and kind is not m.Commits]
         assert [*said, m.Commits] == told

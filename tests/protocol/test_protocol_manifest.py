@@ -218,6 +218,7 @@ NAN = math.nan
         ("retry_ms", [10, WEEK_MS], [0, 9, -1, WEEK_MS + 1]),
         ("lease_ms", [10, WEEK_MS], [0, 9, -1, WEEK_MS + 1]),
         ("bytes_per_s_min", [1, 10**9], [0, -1, 1 << 64]),
+        ("part_bytes_min", [1, 10**9], [0, -1, 1 << 64]),
         ("missed_max", [0, 10], [-1, 1 << 32]),
         ("probation_rounds", [0, 10], [-1, 1 << 64]),
         ("start_workers", [1, 100], [0, -1]),

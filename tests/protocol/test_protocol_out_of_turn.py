@@ -182,7 +182,7 @@ def test_a_vote_of_one_that_does_not_vote_this_round_is_refused() -> None:
 
 
 def test_a_cut_of_before_is_not_followed() -> None:
-    told = story("w1 w2 w3 train", "deliver until w2 sums")
+    told = story("w1 w2 w3 train", "deliver until w2 hands in its sum")
     p = told.peer("w2")
     cut = p.owning.cut
     assert cut is not None

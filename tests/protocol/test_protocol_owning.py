@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from protocol_samples import blobs, contributor, digest, peer
 
+from atoll.protocol.events import Aggregated
 from atoll.protocol.ids import BlobRef, Digest
 from atoll.protocol.messages import Column, Cut, Held, Plan, Reduced
 from atoll.protocol.owning import Owning
@@ -116,7 +117,7 @@ def test_the_sum_follows_the_cut_in_its_order_with_its_weights() -> None:
     mine = owning(0, held="w1 w2 w3", by=cut("w3", "w1"))
     (action,) = mine.sums()
     assert action.inputs == ((W3, 10, blobs("w3")[0]), (W1, 20, blobs("w1")[0]))
-    assert (action.round, action.view, action.revision, action.part, action.parts) == (1, 0, 2, 0, 3)
+    assert (action.round, action.view, action.part, action.parts) == (1, 0, 0, 3)
     assert mine.sums() == []  # once is enough
     assert mine.reports() == []  # the leader will hear the sum instead
 
@@ -137,33 +138,78 @@ def test_a_cut_names_what_the_owner_lacks() -> None:
     assert mine.reports() == [Held(1, 0, 0, (W1,))]
 
 
-def result(revision: int, part: int = 0) -> Reduced:
-    return Reduced(1, 0, revision, part, BlobRef(digest("mean"), 333))
+MEAN = BlobRef(digest("mean"), 333)
 
 
-def test_a_result_is_kept_for_its_cut_only() -> None:
-    mine = owning(0, held="w1 w2 w3")
-    assert mine.aggregated(result(2)) is None
-    mine.follow(cut("w1", "w2"))
-    mine.sums()
-    assert mine.aggregated(result(1)) is None
-    assert mine.aggregated(result(2, part=2)) is None
-    assert mine.aggregated(result(2)) == result(2)
-    assert mine.results() == [result(2)]
+def summed(mine: Owning, part: int = 0) -> Aggregated:
+    """The mean that was asked for last of this part."""
+    return Aggregated(1, 0, mine.parts[part].sum, part, MEAN)
+
+
+def test_a_result_is_told_once_for_each_cut_and_repeated_when_asked() -> None:
+    mine = owning(0, held="w1 w2 w3", by=cut("w1", "w2"))
+    (action,) = mine.sums()
+    assert not mine.aggregated(Aggregated(1, 0, action.sum + 1, 0, MEAN))
+    assert not mine.aggregated(Aggregated(1, 0, action.sum, 2, MEAN))
+    assert mine.news() == mine.results() == []
+    assert mine.aggregated(summed(mine))
+    assert mine.news() == [Reduced(1, 0, 2, 0, MEAN)]
+    assert mine.news() == []
+    assert mine.results() == [Reduced(1, 0, 2, 0, MEAN)]
     assert missing(mine) == set()
 
 
-def test_a_later_cut_is_summed_anew() -> None:
+def test_a_smaller_cut_is_summed_anew() -> None:
     mine = owning(0, held="w1 w2 w3", by=cut("w1", "w2", "w3"))
     mine.sums()
-    mine.aggregated(result(2))
+    first = summed(mine)
+    mine.aggregated(first)
     mine.follow(cut("w1", "w2", revision=3))
     (action,) = mine.sums()
-    assert action.revision == 3
     assert len(action.inputs) == 2
     assert mine.results() == []
-    assert mine.aggregated(result(2)) is None
-    assert mine.aggregated(result(3)) == result(3)
+    assert not mine.aggregated(first)
+    assert mine.aggregated(summed(mine))
+    assert mine.news() == [Reduced(1, 0, 3, 0, MEAN)]
+
+
+def test_the_same_cut_in_a_later_revision_is_told_again_and_not_summed() -> None:
+    """A part of another owner moved."""
+    mine = owning(0, held="w1 w2 w3", by=cut("w1", "w2"))
+    mine.sums()
+    mine.aggregated(summed(mine))
+    mine.news()
+    mine.follow(cut("w1", "w2", revision=3))
+    assert mine.sums() == []
+    assert mine.news() == [Reduced(1, 0, 3, 0, MEAN)]
+
+
+def everybody(revision: int = 2) -> Cut:
+    return Cut(1, 0, revision, plan(0).participants)
+
+
+def test_a_whole_column_is_summed_before_the_cut() -> None:
+    mine = owning(0, 1, held="w1 w2")
+    assert mine.sums() == []
+    mine.arrived(blob("w3", 1))
+    (action,) = mine.sums()
+    assert (action.part, [peer for peer, _, _ in action.inputs]) == (1, [W1, W2, W3])
+    assert mine.aggregated(summed(mine, 1))
+    assert mine.news() == []  # the leader has not said of what yet
+    mine.follow(everybody())
+    assert mine.sums() == []
+    assert mine.news() == [Reduced(1, 0, 2, 1, MEAN)]
+
+
+def test_a_sum_before_the_cut_is_void_if_somebody_is_left_out() -> None:
+    mine = owning(0, held="w1 w2 w3")
+    mine.sums()
+    early = summed(mine)
+    mine.follow(cut("w1", "w3"))
+    (action,) = mine.sums()
+    assert [peer for peer, _, _ in action.inputs] == [W1, W3]
+    assert not mine.aggregated(early)
+    assert mine.news() == []
 
 
 @pytest.mark.parametrize("parts", [(0,), (0, 1, 2)])

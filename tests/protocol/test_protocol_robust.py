@@ -199,7 +199,7 @@ class Watch:
             assert 0 < weight <= ASSIGNED.tokens
             assert ref.size == self.peer.terms.part_bytes[order.part]
         blob = BlobRef(digest("a mean"), self.peer.terms.part_bytes[order.part])
-        self.wanted.append(e.Aggregated(order.round, order.view, order.revision, order.part, blob))
+        self.wanted.append(e.Aggregated(order.round, order.view, order.sum, order.part, blob))
 
     def persist(self, record: a.Record) -> None:
         """One body in a view, no vote below a promise, promises only grow, commits only follow.

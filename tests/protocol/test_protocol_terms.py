@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,8 +31,17 @@ from protocol_samples import (
 
 from atoll.protocol.commits import Body, Commit, Kind, Rejection
 from atoll.protocol.ids import REASON_MAX, BlobRef, PeerId, peer_id
+from atoll.protocol.manifest import RoundRules
 from atoll.protocol.roster import MEMBERS_MAX, Member, Presence, Role
-from atoll.protocol.terms import Terms, by_hash, next_members, objection, parts_of, terms_of
+from atoll.protocol.terms import (
+    PIECES_MAX,
+    Terms,
+    by_hash,
+    next_members,
+    objection,
+    parts_of,
+    terms_of,
+)
 
 NAMES = ("w1", "w2", "w3", "coordinator")
 WORKERS = ("w1", "w2", "w3")
@@ -103,10 +113,20 @@ def test_witnesses_and_those_on_probation_weigh_nothing() -> None:
     assert set(given.workers) == {peer("w1"), peer("w2"), peer("w3")}
     assert given.workers == tuple(sorted(given.workers))
     assert given.majority == 3
-    assert parts_of(crowd, 5, 64) == 2
-    assert parts_of(crowd, 6, 64) == 3
-    assert parts_of(crowd, 6, 1) == 1
-    assert parts_of((), 6, 64) == 1
+    whole = RoundRules(part_bytes_min=1000)
+    assert parts_of(crowd, 5, whole, 1) == 2
+    assert parts_of(crowd, 6, whole, 1) == 3
+    assert parts_of(crowd, 6, replace(whole, owners_max=1), 1) == 1
+    assert parts_of((), 6, whole, 1) == 1
+
+
+def test_an_owner_has_several_parts_if_they_are_not_too_small() -> None:
+    crowd = tuple(Member(peer(f"w{place}")) for place in range(3))
+    rules = RoundRules(part_bytes_min=1000)
+    assert parts_of(crowd, 1, rules, 5999) == 3
+    assert parts_of(crowd, 1, rules, 6000) == 6
+    assert parts_of(crowd, 1, rules, 1 << 40) == 3 * PIECES_MAX
+    assert parts_of(crowd, 1, replace(rules, owners_max=8), 1 << 40) == 6
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,7 @@ class Messages:
                 self._right_parts(),
                 self.flags,
                 self.signatures,
+                self.u64,
             ),
             "Alive": st.builds(m.Alive, r, v, self.u32),
             "Waiting": st.builds(m.Waiting, r, v, reasons),
@@ -210,6 +211,7 @@ class Messages:
             "Held": st.builds(m.Held, r, v, self.parts, few_peers),
             "Cut": st.builds(m.Cut, r, v, self.u32, self._few(self.contributors)),
             "Reduced": st.builds(m.Reduced, r, v, self.u32, self.parts, self.refs),
+            "Summed": st.builds(m.Summed, r, v, self.parts, self.refs),
             "Propose": st.builds(
                 m.Propose, r, v, self.bodies, few_peers, self.flags, self.signatures, self.whys
             ),

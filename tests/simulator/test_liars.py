@@ -47,7 +47,7 @@ def test_who_signs_two_things_is_banned(lie: str) -> None:
 def test_two_stages_survive_all_faults_without_liars() -> None:
     report = run_network(7, 6, range(SEEDS // 3), "heavy", votes="two-thirds")
     assert report["failures"] == []
-    assert report["view_max"] > 1
+    assert report["view_max"] > 0
 
 
 def test_without_faults_two_stages_refuse_nobody() -> None:

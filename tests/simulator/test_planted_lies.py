@@ -52,8 +52,7 @@ def test_a_proposal_that_no_promises_justify(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_claim_without_a_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(justify, "certificate_objection", lambda *given: None)
-    moments = ("commits", "write committed")
-    findings("two histories", lies=("false promises",), faults="partition,lag", moments=moments, rounds=10)
+    findings("two histories", lies=("false promises",), faults="partition,lag", rounds=10)
 
 
 def test_one_vote_too_few(monkeypatch: pytest.MonkeyPatch) -> None:

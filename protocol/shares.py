@@ -1,0 +1,36 @@
+"""Who owns how much of an update: by what their uplinks carry, so that all are done at about the same time.
+
+An owner sends the mean of its parts to everybody, and its contribution to the other owners: 2 (P - 1) / P of
+a payload each among P equals. One that owns nothing sends its contribution only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from atoll.protocol.ids import PeerId
+
+
+def shared_out(parts: int, order: Sequence[PeerId], uplinks: Mapping[PeerId, int]) -> list[PeerId]:
+    """The owner of each part: the one that would be done first with it too; of several, the first in `order`.
+
+    `uplinks` are in bytes per second, 0 where unknown. Measurements vary: one that has three quarters of
+    the usual rate, which is the median, counts as usual, and so does an unknown one.
+    """
+    speeds = _speeds(order, uplinks)
+    owned: Counter[PeerId] = Counter()
+    owners = []
+    for _ in range(parts):
+        done = {peer: (parts + (len(order) - 2) * (owned[peer] + 1)) / speeds[peer] for peer in order}
+        owner = min(order, key=lambda peer: (done[peer], owned[peer]))
+        owned[owner] += 1
+        owners.append(owner)
+    return owners
+
+
+def _speeds(order: Sequence[PeerId], uplinks: Mapping[PeerId, int]) -> dict[PeerId, int]:
+    known = sorted(rate for peer in order if (rate := uplinks.get(peer, 0)) > 0)
+    usual = known[len(known) // 2] if known else 1
+    rates = {peer: uplinks.get(peer, 0) for peer in order}
+    return {peer: rate if 0 < 4 * rate < 3 * usual else usual for peer, rate in rates.items()}

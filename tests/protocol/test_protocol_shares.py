@@ -1,0 +1,62 @@
+"""How the parts of an update are shared out among owners with fast and slow uplinks."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+from protocol_samples import peer
+
+from atoll.protocol.ids import PeerId
+from atoll.protocol.shares import shared_out
+
+A, B, C, D = map(peer, "abcd")
+
+
+def counts(parts: int, **rates: int) -> dict[str, int]:
+    order = [peer(name) for name in rates]
+    owned = Counter(shared_out(parts, order, {peer(name): rate for name, rate in rates.items()}))
+    return {name: owned[peer(name)] for name in rates}
+
+
+def test_equals_take_turns_in_the_order_given() -> None:
+    assert shared_out(8, [C, A, D, B], {}) == [C, A, D, B] * 2
+    assert shared_out(3, [B, A], {A: 5, B: 5}) == [B, A, B]
+
+
+def test_what_is_measured_a_little_differently_counts_as_equal() -> None:
+    assert counts(16, a=100, b=80, c=130, d=76) == {"a": 4, "b": 4, "c": 4, "d": 4}
+
+
+def test_a_slow_uplink_owns_little_or_nothing() -> None:
+    assert counts(16, a=100, b=100, c=100, d=1) == {"a": 6, "b": 5, "c": 5, "d": 0}
+    assert counts(64, a=1000, b=1000, c=1000, d=700) == {"a": 20, "b": 20, "c": 20, "d": 4}
+
+
+def test_who_was_never_measured_counts_as_usual() -> None:
+    assert counts(4, a=0, b=100, c=100, d=100) == {"a": 1, "b": 1, "c": 1, "d": 1}
+
+
+def test_two_share_evenly_whatever_they_have() -> None:
+    """Each sends as much: the half that it does not own goes out, and the mean of the other half too."""
+    assert counts(4, a=1000, b=900) == {"a": 2, "b": 2}
+
+
+def test_one_alone_owns_all() -> None:
+    assert counts(3, a=7) == {"a": 3}
+
+
+@given(
+    st.integers(1, 64), st.dictionaries(st.sampled_from([A, B, C, D]), st.integers(0, 1 << 40), min_size=1)
+)
+def test_everything_is_owned_and_more_speed_is_never_less_to_own(
+    parts: int, uplinks: dict[PeerId, int]
+) -> None:
+    order = sorted(uplinks)
+    owned = Counter(shared_out(parts, order, uplinks))
+    assert sum(owned.values()) == parts
+    known = [who for who in order if uplinks[who]]
+    for slow in known:
+        for fast in known:
+            assert uplinks[slow] >= uplinks[fast] or owned[slow] <= owned[fast] + 1
