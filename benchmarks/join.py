@@ -7,12 +7,12 @@ half of the joiner's downlink, so one alone cannot fill it. Rounds go on while t
 joiner has commits to replay before it is current. At last four donors serve, and one is killed mid-way.
 
 The clock runs from the moment that the joiner is on the network (its interpreter has started, it has joined
-the DHT) until it is told to train its first round: it asks for the ledger (`asking_s`), fetches the state that
-it is offered (`loading_s`), replays commits until it asks to be a member (`replaying_s`), and is named one by
-the next (`admitted_s`). Trainers are stood in for by drawn vectors (sync_atoll.py); they hand over as soon as
-the joiner asks, so no inner steps are in the time. The codec is a sparse one, so rounds take little of the
-links. `bound_s` is the state's bytes by the joiner's downlink; `supply_s` by what the donors' uplinks carry
-together, if that is less.
+the DHT) until it is told to train its first round: it asks for the ledger (`asking_s`), fetches the state
+that it is offered (`loading_s`), replays commits until it asks to be a member (`replaying_s`), and is named
+one by the next (`admitted_s`). Trainers are stood in for by drawn vectors (sync_atoll.py); they hand over
+as soon as the joiner asks, so no inner steps are in the time. The codec is a sparse one, so rounds take
+little of the links. `bound_s` is the state's bytes by the joiner's downlink; `supply_s` by what the donors'
+uplinks carry together, if that is less.
 """
 
 from __future__ import annotations

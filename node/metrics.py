@@ -34,6 +34,9 @@ class Metrics(Collector):
             for direction, count in ways.items():
                 moved.add_metric([kind, direction], count)
         yield moved
+        repeated = CounterMetricFamily("atoll_repeated_bytes", "Bytes of states that came in vain, or twice.")
+        repeated.add_metric([], status.get("repeated_bytes", 0))
+        yield repeated
         rejected = CounterMetricFamily("atoll_rejected", "Messages and blobs that broke the rules.")
         rejected.add_metric([], sum(status.get("rejected", {}).values()))
         yield rejected

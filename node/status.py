@@ -54,6 +54,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "commits": list(daemon.history.commits)[-200:],
         "traffic": traffic,
         "bytes_lower_bound": lower_bound(daemon),
+        "repeated_bytes": daemon.rounds.states.repeated_bytes,
         "rejected": dict(network.rejected),
         "multiaddrs": list(network.multiaddrs),
         "ended": peer.ended,
