@@ -60,7 +60,7 @@ def parse() -> tuple[Asked, list[tuple[int, bool]], bool]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--params", type=int, default=5_000_000)
-    parser.add_argument("--mbit", type=float, default=40.0, help="the joiner's downlink")
+    parser.add_argument("--mbit", type=float, default=20.0, help="the joiner's downlink")
     parser.add_argument("--up-mbit", type=float, default=None, help="each donor's uplink; half of that")
     parser.add_argument("--rtt-ms", type=float, default=40.0)
     parser.add_argument("--donors", type=int, nargs="+", default=[1, 2, 4])

@@ -19,7 +19,7 @@ from atoll.protocol.ids import BlobRef, Digest
 from atoll.protocol.keys import Key
 from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, OuterRules, RoundRules, sign
 
-ROUND_SHARE = 0.4
+ROUND_SHARE = 0.6
 """Of the time that the donors' links need for the state: how long a round is meanwhile."""
 
 KILLED_AFTER = 0.5
@@ -169,7 +169,7 @@ def _joined(asked: Asked, lab: Lab, rounds: Rounds, joiner: Peer, donors: int, k
         if not killed and lab.counted()[me].received - begun > KILLED_AFTER * asked.state_bytes:
             rounds.lose()
             killed = True
-        if asks is not None or time.monotonic() > due_s:
+        if asks is not None or (loaded is None and time.monotonic() > due_s):
             rounds.go()
             commits += asks is None
             due_s = time.monotonic() + round_s

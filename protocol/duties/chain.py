@@ -311,6 +311,7 @@ def on_found(peer: Peer, event: e.Found) -> None:
     if first and peer.catchup.state is None:
         for other in peer.found[:FOUND_ASKED]:
             peer.tell(other, m.AskCommits(peer.round))
+            peer.tell(other, m.AskState(0))
 
 
 def on_refuse(peer: Peer, sender: PeerId, refuse: m.Refuse) -> None:
