@@ -107,6 +107,7 @@ class _Donor:
         self.counted_s = self.worked_s + (now_s - self.begun_s if self.running else 0.0)
 
     def start(self, chunk: Chunk, now_s: float) -> None:
+        self.busy = False
         if not self.running:
             self.begun_s = now_s
         self.running[chunk] = now_s
@@ -171,8 +172,12 @@ class Chunks:
     def hopeless(self, now_s: float) -> bool:
         """Whether nobody has what is missing, as far as can be told now: ask after `next` said nothing."""
         working = any(donor.listing or donor.running for donor in self._donors.values())
-        waiting = any(donor.busy for peer, donor in self._donors.items() if peer not in self.liars)
-        return not working and not waiting
+        return not working and not any(
+            donor.busy
+            and any(free and self._holds(donor, blob, now_s) for blob, free in enumerate(self._free))
+            for peer, donor in self._donors.items()
+            if peer not in self.liars
+        )
 
     def _able(self, now_s: float) -> list[tuple[PeerId, _Donor]]:
         return [
@@ -252,7 +257,7 @@ class Chunks:
         """A donor's list came; whether another list is believed now."""
         donor = self._donors[ask.peer]
         donor.listing.discard(ask.blob)
-        donor.busy, donor.failures = False, 0
+        donor.failures = 0
         known = [other.lists[ask.blob] for other in self._donors.values() if ask.blob in other.lists]
         donor.lists[ask.blob] = next((same for same in known if same == digests), digests)
         if digests in self.false[ask.blob]:
@@ -266,7 +271,7 @@ class Chunks:
         """
         assert ask.index is not None
         chunk, donor = Chunk(ask.blob, ask.index), self._donors[ask.peer]
-        donor.busy, donor.failures = False, 0
+        donor.failures = 0
         start, stop = bounds(self.sizes[ask.blob], ask.index)
         donor.took(stop - start, now_s)
         right = digest == self.digest(*chunk)
@@ -291,7 +296,6 @@ class Chunks:
     def refused(self, ask: Ask, now_s: float) -> None:
         """It does not hold the blob, not yet or no longer."""
         donor = self._donors[ask.peer]
-        donor.busy = False
         donor.lists.pop(ask.blob, None)
         donor.lacks_until_s[ask.blob] = now_s + LACKS_S
         self._believe(ask.blob)

@@ -206,7 +206,7 @@ class Rounds:
         for ref in load.blobs:
             self._network.store.forget(ref.digest)
         await self._keep(state, rewound)
-        await self.states.discard()
+        await self.states.discard(load.blobs)
 
     def _blame(self, donor: PeerId, error: Exception) -> None:
         """Who sent wrong bytes of a state is counted; who did not answer is not to blame."""

@@ -142,8 +142,8 @@ class StateFetcher:
                 have[ref] = await self._from_one(ref, load.chunks.liars, holders, round)
         return [have[ref] for ref in blobs]
 
-    async def discard(self) -> None:
-        await _in_thread(discard, self._folder)
+    async def discard(self, blobs: Sequence[BlobRef]) -> None:
+        await _in_thread(discard, self._folder, blobs)
 
     async def _from_one(
         self, ref: BlobRef, liars: set[PeerId], holders: Sequence[PeerId], round: int

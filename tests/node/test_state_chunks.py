@@ -296,6 +296,17 @@ def test_a_busy_donor_is_waited_for() -> None:
     assert chunks.next(1.0) == [ask]
 
 
+def test_a_donor_that_is_busy_with_chunks_and_lists_another_blob_is_waited_for() -> None:
+    chunks = Chunks([BlobRef(digest_of(b"%d" % n), 2 * CHUNK_BYTES) for n in range(2)], [A])
+    first, second = chunks.next(0.0)
+    chunks.listed(first, b"\1" * 64, 0.0)
+    for ask in chunks.next(0.0):
+        chunks.busy(ask, 0.0)
+    chunks.listed(second, b"\1" * 64, 0.1)
+    assert (chunks.next(0.1), chunks.hopeless(0.1)) == ([], False)
+    assert chunks.next(1.0)
+
+
 def test_lists_are_asked_for_a_few_at_a_time() -> None:
     chunks = Chunks([BlobRef(digest_of(b"%d" % n), 2 * CHUNK_BYTES) for n in range(20)], [A])
     asks = chunks.next(0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,10 +35,16 @@ TOTAL = sum(map(len, BLOBS))
 
 @dataclass
 class Donor(Island):
-    """Serves the state; after `pulls_left` pulls of chunks it dies, freezes or lies, as told."""
+    """Serves the state; after `pulls_left` pulls of chunks it dies, freezes or lies, as told.
+
+    It sends no chunk before `may` says so: else one donor may be done before the other is known.
+    """
 
     then: str = ""
     pulls_left: int = 1 << 30
+    may: Callable[[], bool] = lambda: True
+    pulls: int = 0
+    lists: int = 0
     holds: tuple[int, ...] = (0, 1, 2)
     uploads: Uploads = field(default_factory=Uploads)
     traffic: Traffic = field(default_factory=Traffic)
@@ -74,6 +80,10 @@ class Server(DirectServer):
         donor = self._host
         assert isinstance(donor, Donor)
         donor.pulls_left -= not request.digests
+        donor.pulls += not request.digests
+        donor.lists += request.digests
+        while not request.digests and not donor.may():
+            await asyncio.sleep(0.005)
         if donor.pulls_left < 0 and not request.digests:
             if donor.then == "dies":
                 donor.server = asyncio.ensure_future(self.stop(0))
@@ -130,21 +140,26 @@ async def swarm(folder: Path, *donors: Donor, stall_s: float = 10.0) -> AsyncIte
 
 def test_two_donors_share_the_work(tmp_path: Path) -> None:
     async def story() -> None:
-        async with swarm(tmp_path, Donor(), Donor()) as joiner:
+        one, other = Donor(), Donor()
+        one.may, other.may = lambda: other.pulls >= one.pulls - 3, lambda: one.pulls >= other.pulls - 3
+        async with swarm(tmp_path, one, other) as joiner:
             fetcher = joiner.fetcher()
             await joiner.fetch(fetcher)
             assert min(donor.sent for donor in joiner.donors) > TOTAL / 5
             assert sum(donor.sent for donor in joiner.donors) < 1.01 * TOTAL + fetcher.repeated_bytes + MIB
             assert joiner.faults == {}
-            await fetcher.discard()
-            assert not (tmp_path / "incoming").exists()
+            other = tmp_path / "incoming" / digest_of(b"of the next load")
+            other.write_bytes(b"x")
+            await fetcher.discard(REFS)
+            assert list((tmp_path / "incoming").iterdir()) == [other]
 
     run(story())
 
 
 def test_goes_on_when_a_donor_dies(tmp_path: Path) -> None:
     async def story() -> None:
-        async with swarm(tmp_path, Donor(then="dies", pulls_left=2), Donor()) as joiner:
+        dying = Donor(then="dies", pulls_left=1)
+        async with swarm(tmp_path, dying, Donor(may=lambda: dying.pulls_left < 0)) as joiner:
             await joiner.fetch()
             assert joiner.donors[1].sent > TOTAL / 2
             assert set(joiner.faults) == {joiner.donors[0].peer}
@@ -154,7 +169,9 @@ def test_goes_on_when_a_donor_dies(tmp_path: Path) -> None:
 
 def test_a_donor_that_stalls_costs_no_deadline(tmp_path: Path) -> None:
     async def story() -> None:
-        async with swarm(tmp_path, Donor(then="freezes", pulls_left=1), Donor(), stall_s=1000) as joiner:
+        frozen = Donor(then="freezes", pulls_left=1)
+        alive = Donor(may=lambda: frozen.pulls_left < 0)
+        async with swarm(tmp_path, frozen, alive, stall_s=1000) as joiner:
             await asyncio.wait_for(joiner.fetch(), 15)
 
     run(story())
@@ -164,7 +181,11 @@ def test_a_donor_that_stalls_costs_no_deadline(tmp_path: Path) -> None:
 def test_a_liar_is_found_named_and_left_out(tmp_path: Path, then: str) -> None:
     async def story() -> None:
         liar = Donor(then=then, pulls_left=0)
-        async with swarm(tmp_path, liar, Donor(), Donor()) as joiner:
+
+        def seen() -> bool:
+            return liar.lists == 2 and (then == "false list" or liar.pulls_left < 0)
+
+        async with swarm(tmp_path, liar, Donor(may=seen), Donor(may=seen)) as joiner:
             fetcher = joiner.fetcher()
             await joiner.fetch(fetcher)
             assert set(joiner.faults) == {liar.peer}
@@ -177,7 +198,8 @@ def test_a_liar_is_found_named_and_left_out(tmp_path: Path, then: str) -> None:
 
 def test_liars_who_agree_are_found_by_the_digest_of_the_whole(tmp_path: Path) -> None:
     async def story() -> None:
-        donors = [Donor(then="false list"), Donor(then="false list"), Donor()]
+        donors = [Donor(then="false list"), Donor(then="false list")]
+        donors.append(Donor(may=lambda: donors[0].lists == donors[1].lists == 2))
         async with swarm(tmp_path, *donors) as joiner:
             await joiner.fetch()
             assert set(joiner.faults) == {donor.peer for donor in donors[:2]}
