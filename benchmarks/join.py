@@ -2,9 +2,11 @@
 
     sudo python benchmarks/join.py --json
 
-Real nodes on shaped links (tests/netlab: Linux and root). The donors are the workers of a run, their uplinks
-half of the joiner's downlink, so one alone cannot fill it. Rounds go on while the state is fetched: then the
-joiner has commits to replay before it is current. At last four donors serve, and one is killed mid-way.
+Real nodes on shaped links (tests/netlab: Linux and root). The donors are the workers of a run, their
+uplinks half of the joiner's downlink, so one alone cannot fill it. Rounds go on while the state is fetched:
+then the joiner has commits to replay before it is current. One donor is the witness that begins a run, and
+the joiner its first worker: one of two members could not be told to leave. At last four donors serve, and
+one is killed mid-way.
 
 The clock runs from the moment that the joiner is on the network (its interpreter has started, it has joined
 the DHT) until it is told to train its first round: it asks for the ledger (`asking_s`), fetches the state
@@ -49,8 +51,8 @@ def measure(asked: Asked, donors: int, kill: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="atoll-join-") as folder, Lab(*map(Host, hosts)) as lab:
         delay_ms = asked.rtt_ms / 2
         lab.link("first", Link(delay_ms=delay_ms))
-        for number in range(donors):
-            lab.link(f"p{number}", Link(asked.up_mbit, delay_ms, down_mbit=asked.mbit))
+        for donor in hosts[1:-1] if donors > 1 else hosts[:1]:
+            lab.link(donor, Link(asked.up_mbit, delay_ms, down_mbit=asked.mbit))
         lab.link(f"p{donors}", Link(asked.mbit, delay_ms))
         return join_swarm.join(asked, Path(folder), lab, donors, kill)
 

@@ -53,29 +53,37 @@ def join(asked: Asked, folder: Path, lab: Lab, donors: int, kill: bool) -> dict[
     try:
         first = _start(folder, manifest, lab, None, [])
         peers.append(first)
-        bootstrap = [a for a in first.hear("ready")["multiaddrs"] if lab.address("first") in a]
-        for number in range(donors):
-            peers.append(_start(folder, manifest, lab, number, bootstrap))
-        rounds = Rounds(peers[1:])
-        rounds.without(first)
-        addresses = [lab.address(f"p{number}") for number in range(donors)]
-        known = [a for ready in rounds.ready for a in ready["multiaddrs"] if any(x in a for x in addresses)]
-        joiner = _start(folder, manifest, lab, donors, known)
+        bootstrap = _reachable(first, lab, "first")
+        rounds = Rounds([])
+        if donors > 1:
+            for number in range(donors):
+                peers.append(_start(folder, manifest, lab, number, bootstrap))
+            bootstrap = [
+                a for number, peer in enumerate(peers[1:]) for a in _reachable(peer, lab, f"p{number}")
+            ]
+            rounds = Rounds(peers[1:])
+            rounds.without(first)
+        joiner = _start(folder, manifest, lab, donors, bootstrap)
         peers.append(joiner)
         return _joined(asked, lab, rounds, joiner, donors, kill)
     finally:
         end(peers)
 
 
+def _reachable(peer: Peer, lab: Lab, name: str) -> list[str]:
+    return [address for address in peer.hear("ready")["multiaddrs"] if lab.address(name) in address]
+
+
 def _publish(asked: Asked, folder: Path, donors: int) -> Path:
-    """A run of zeros that everybody but the joiner has already; updates make another state of them."""
-    zeros, authority = torch.zeros(asked.params), Key.generate()
-    ref = BlobRef(Digest(tensor_digest(zeros)), 4 * asked.params)
+    """A run whose first state everybody has but the joiner."""
+    anchor, momentum = torch.ones(asked.params), torch.zeros(asked.params)
+    refs = [BlobRef(Digest(tensor_digest(vector)), 4 * asked.params) for vector in (anchor, momentum)]
+    authority = Key.generate()
     manifest = Manifest(
         name="join",
         authority=authority.peer,
         numel=asked.params,
-        anchor_blobs=(ref, ref),
+        anchor_blobs=tuple(refs),
         assignment=Assignment(1, 1000),
         rounds=RoundRules(
             start_workers=donors,
@@ -89,7 +97,7 @@ def _publish(asked: Asked, folder: Path, donors: int) -> Path:
     signed = sign(manifest, authority)
     for name in ("first", *(f"p{number}" for number in range(donors))):
         disk = Disk(folder / name)
-        disk.save_state(0, signed.run_id, zeros, zeros.clone())
+        disk.save_state(0, signed.run_id, anchor, momentum)
         disk.close()
     path = folder / "manifest.bin"
     path.write_bytes(signed.raw)
@@ -120,12 +128,11 @@ def _heard(peer: Peer, key: str, wait_s: float = 0.05) -> dict[str, Any] | None:
 
 
 class Rounds:
-    """The donors' rounds, one after the other when told."""
+    """The donors' rounds, one after the other when told; none where no donor trains."""
 
     def __init__(self, workers: list[Peer]) -> None:
         self.workers = list(workers)
-        self.ready = [worker.hear("ready") for worker in workers]
-        self.round = max(int(worker.hear("trains")["trains"]) for worker in workers)
+        self.round = max((int(worker.hear("trains")["trains"]) for worker in workers), default=0)
 
     def go(self) -> None:
         """End the round in progress; all who live have its state then, and train the next one."""
@@ -140,7 +147,7 @@ class Rounds:
 
     def without(self, first: Peer) -> None:
         """Let the witness go that began the run, so that it serves no state; two updates at least."""
-        first.process.stdin.close()  # type: ignore[union-attr]
+        first.say(finish=True)
         self.go()
         roles: list[str] = []
         while roles != ["WORKER"] * len(self.workers):
@@ -171,7 +178,7 @@ def _joined(asked: Asked, lab: Lab, rounds: Rounds, joiner: Peer, donors: int, k
             killed = True
         if asks is not None or (loaded is None and time.monotonic() > due_s):
             rounds.go()
-            commits += asks is None
+            commits += asks is None and bool(rounds.workers)
             due_s = time.monotonic() + round_s
         trains = _heard(joiner, "trains", 0.2) if asks is not None else None
     received = lab.counted()[me].received - begun

@@ -127,6 +127,8 @@ async def obey(daemon: Daemon, ask_stop: Any, go: asyncio.Event) -> None:
             go.set()
         elif "traffic" in told:
             say(traffic=status(daemon)["traffic"], roles=[m.role.name for m in daemon.peer.terms.members])
+        elif "finish" in told:
+            daemon.feed(e.Finish(now=False))
         elif "repeated" in told:
             say(repeated=daemon.rounds.states.repeated_bytes)
         elif "dump" in told:
