@@ -1,4 +1,4 @@
-"""One Atoll peer of benchmarks/sync.py: a whole node, whose trainer hands over a drawn vector when told.
+"""One Atoll peer of sync.py and join.py: a whole node, whose trainer hands over a drawn vector when told.
 
 All after that is the node's own: encoding, offer, exchange, votes, outer step, files. It is started with one
 JSON object, is told `{"go": true}` and the like on stdin, and answers in lines of JSON.
@@ -27,6 +27,7 @@ from atoll.node.trainer import TrainerConfig, TrainResult
 from atoll.protocol import events as e
 from atoll.protocol.ids import digest_of
 from atoll.protocol.manifest import open_manifest
+from atoll.protocol.messages import Join
 from atoll.protocol.roster import Role
 
 TOKENS = 1000
@@ -60,7 +61,7 @@ class DrawnTrainer:
         fresh: bool = True,
     ) -> TrainResult:
         self._early.clear()
-        say(trains=round, members=members)
+        say(trains=round, members=members, at_s=time.monotonic())
         waits = [asyncio.ensure_future(event.wait()) for event in (self.go, self._early)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -90,6 +91,19 @@ def watch(daemon: Daemon) -> None:
             say(trained=event.round, at_s=time.monotonic())
         feed(event)
 
+    load_state = daemon.rounds.load_state
+
+    async def loading(load: Any) -> None:
+        say(loading=load.round, at_s=time.monotonic())
+        await load_state(load)
+
+    send = daemon.network.send
+
+    def sending(peer: Any, message: Any, *rest: Any) -> None:
+        if isinstance(message, Join):
+            say(asks=message.round, at_s=time.monotonic())
+        send(peer, message, *rest)
+
     save_local = daemon.disk.save_local
 
     def saved(round_: int, residual: torch.Tensor) -> None:
@@ -97,7 +111,8 @@ def watch(daemon: Daemon) -> None:
         say(saved=round_)
 
     daemon.feed, daemon.disk.save_local = told, saved  # type: ignore[method-assign]
-    daemon.rounds._feed = told
+    daemon.rounds._feed, daemon.rounds.load_state = told, loading  # type: ignore[method-assign]
+    daemon.network.send = sending  # type: ignore[method-assign]
     if daemon.rounds.training is not None:
         daemon.rounds.training._feed = told
 
@@ -112,6 +127,10 @@ async def obey(daemon: Daemon, ask_stop: Any, go: asyncio.Event) -> None:
             go.set()
         elif "traffic" in told:
             say(traffic=status(daemon)["traffic"], roles=[m.role.name for m in daemon.peer.terms.members])
+        elif "finish" in told:
+            daemon.feed(e.Finish(now=False))
+        elif "repeated" in told:
+            say(repeated=daemon.rounds.states.repeated_bytes)
         elif "dump" in told:
             np.save(told["dump"], daemon.rounds.numbers.anchor.numpy())
             say(dumped=True)
@@ -144,7 +163,7 @@ async def main() -> None:
         tasks.append(asyncio.ensure_future(obey(daemon, lambda: daemon.feed(e.Finish(now=True)), go)))
 
     def ready(first: dict[str, Any]) -> None:
-        say(ready=first["peer"], multiaddrs=first["multiaddrs"])
+        say(ready=first["peer"], multiaddrs=first["multiaddrs"], at_s=time.monotonic())
 
     await serve(config, signed, None, ready, (hook,))
 

@@ -162,6 +162,14 @@ class Sink:
     def received(self) -> int:
         return self._received
 
+    @property
+    def stop(self) -> int:
+        return self._ref.size
+
+    @property
+    def digests(self) -> bool:
+        return False
+
     def write(self, data: bytes | memoryview) -> None:
         until = self._received + len(data)
         if until > self._ref.size:

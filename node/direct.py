@@ -27,13 +27,14 @@ from atoll.node.traffic import Kind, Traffic
 from atoll.node.transport import (
     MESSAGE_BYTES_MAX,
     STALL_S,
+    Blob,
     BlobSink,
     Host,
     Refused,
     Unreachable,
     read_chunk,
 )
-from atoll.node.uplink import Uplink
+from atoll.node.uploads import Uploads
 from atoll.protocol.envelope import Record
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, peer_id
@@ -114,10 +115,15 @@ class DirectServer(PeerServicer):
     """Serves a host to the callers who prove themselves."""
 
     def __init__(
-        self, identity: Identity, run_id: Digest, host: Host, traffic: Traffic, uplink: Uplink | None = None
+        self,
+        identity: Identity,
+        run_id: Digest,
+        host: Host,
+        traffic: Traffic,
+        uploads: Uploads | None = None,
     ) -> None:
         self._host, self._run_id, self._traffic = host, run_id, traffic
-        self._uplink = uplink or Uplink()
+        self._uploads = uploads or Uploads()
         self._door = Doorkeeper(identity.certificate, run_id)
         self._pulls: Counter[PeerId] = Counter()
         self._callers: OrderedDict[PeerId, None] = OrderedDict()
@@ -175,20 +181,29 @@ class DirectServer(PeerServicer):
 
     async def Pull(self, request: wire.BlobRequest, context: grpc.aio.ServicerContext) -> None:
         caller = self._caller(context)
-        blob = UNKNOWN if caller is None else transport.open_requested(self._host, request, self._run_id)
-        if caller is not None and self._pulls[caller] >= transport.PULLS_PER_PEER:
-            blob = f"{transport.PULLS_PER_PEER} pulls of yours are running"
-        if caller is None or isinstance(blob, str):
-            await context.write(wire.Chunk(refused=str(blob)))
+        if caller is None:
+            await context.write(wire.Chunk(refused=UNKNOWN))
             return
+        asked = await self._uploads.open(self._host, request, self._run_id)
+        if self._pulls[caller] >= transport.PULLS_PER_PEER:
+            asked = f"{transport.PULLS_PER_PEER} pulls of yours are running"
+        with self._uploads.place(caller, asked, request) as blob:
+            if isinstance(blob, str):
+                await context.write(wire.Chunk(refused=blob))
+            else:
+                await self._stream(blob, request, caller, context)
+
+    async def _stream(
+        self, blob: Blob, request: wire.BlobRequest, caller: PeerId, context: grpc.aio.ServicerContext
+    ) -> None:
         self._traffic.received(blob.kind, caller, framed(request.ByteSize()) + CALL_SENT)
         self._pulls[caller] += 1
         try:
-            with self._uplink.sending():
+            with self._uploads.uplink.sending():
                 for chunk in transport.chunks(blob, request.offset):
                     await asyncio.wait_for(context.write(chunk), WRITE_STALL_S)
                     self._traffic.sent(blob.kind, caller, framed(chunk.ByteSize()))
-                    self._uplink.sent(chunk.ByteSize())
+                    self._uploads.uplink.sent(chunk.ByteSize())
         except asyncio.TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the caller stopped reading")
         finally:
@@ -350,7 +365,7 @@ class Direct:
                 chunk = await asyncio.wait_for(call.read(), stall_s)
             except asyncio.TimeoutError:
                 raise link.lost(
-                    f"no chunk for {stall_s:g} s, {sink.received} of {sink.ref.size} bytes are here"
+                    f"no chunk for {stall_s:g} s, {sink.received} of {sink.stop} bytes are here"
                 ) from None
             if chunk is grpc.aio.EOF:
                 raise RemoteProtocolError(transport.cut_short(sink.ref, sink))

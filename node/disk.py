@@ -7,6 +7,7 @@ snapshot.bin               what the log follows, signed by the authority, once o
 round.json                 promised, accepted and proposed in the round in progress; evidence of any
 results/<round>-<digest>   parts of updates, on disk before they are voted for
 state-<round>.safetensors  anchor and momentum after a round; the newest two
+incoming/<digest>          what came of a state that is being fetched
 local.safetensors          this peer's residual, of one round
 inner.safetensors          the trainer's inner optimiser
 paused                     there while the volunteer wants the machine for itself

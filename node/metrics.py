@@ -39,6 +39,9 @@ class Metrics(Collector):
             "What this node was seen to send; 0 if it sent too little yet.",
             status.get("uplink_bytes_per_s", 0),
         )
+        repeated = CounterMetricFamily("atoll_repeated_bytes", "Bytes of states that came in vain, or twice.")
+        repeated.add_metric([], status.get("repeated_bytes", 0))
+        yield repeated
         rejected = CounterMetricFamily("atoll_rejected", "Messages and blobs that broke the rules.")
         rejected.add_metric([], sum(status.get("rejected", {}).values()))
         yield rejected

@@ -26,7 +26,7 @@ from atoll.node.router import Router
 from atoll.node.streams import Streams, StreamServer
 from atoll.node.traffic import Traffic
 from atoll.node.transport import Blob, Unreachable, refusal
-from atoll.node.uplink import Uplink
+from atoll.node.uploads import Uploads
 from atoll.protocol.envelope import Record, open_envelope, open_record, seal, seal_record
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import Digest, PeerId, short
@@ -65,7 +65,7 @@ class Network:
     def __init__(self, config: NodeConfig, identity: Identity, run_id: Digest) -> None:
         self.config, self.identity, self.run_id = config, identity, run_id
         self.me = identity.peer
-        self.traffic, self.uplink = Traffic(), Uplink()
+        self.traffic, self.uploads = Traffic(), Uploads()
         self.store = BlobStore(config.blob_budget_bytes)
         self.rejected: Counter[str] = Counter()
         self.record = b""
@@ -87,7 +87,7 @@ class Network:
         self._direct_server: DirectServer | None = None
         try:
             direct = await self._listen()
-            streams = StreamServer(self.dht.libp2p, run_id, self, self.traffic, self.uplink)
+            streams = StreamServer(self.dht.libp2p, run_id, self, self.traffic, self.uploads)
             await streams.start()
         except BaseException:
             if self._direct_server is not None:
@@ -106,7 +106,7 @@ class Network:
         if not self.config.listen:
             return ()
         host, _ = split_address(self.config.listen)
-        self._direct_server = DirectServer(self.identity, self.run_id, self, self.traffic, self.uplink)
+        self._direct_server = DirectServer(self.identity, self.run_id, self, self.traffic, self.uploads)
         port = await self._direct_server.start(self.config.listen)
         hosts = [host] if host not in WILDCARDS else _hosts(await self.dht.libp2p.multiaddrs())
         return tuple(f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}" for shown in hosts)

@@ -17,12 +17,13 @@ from atoll.node.disk import Disk, StateFile, load_state
 from atoll.node.evaluator import Evaluator
 from atoll.node.network import Network
 from atoll.node.numbers import Numbers
+from atoll.node.state_fetch import Pace, StateFetcher
 from atoll.node.training import Training
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol.commits import Body
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
-from atoll.protocol.ids import BlobRef, Digest
+from atoll.protocol.ids import Digest, PeerId, short
 from atoll.protocol.manifest import SignedManifest
 
 log = structlog.get_logger("atoll.rounds")
@@ -43,6 +44,8 @@ class Rounds:
         self.evaluator: Evaluator | None = None
         self.rewound = 0
         self._signed, self._network, self._disk, self._feed = signed, network, disk, feed
+        pace, incoming = Pace(signed.manifest.rounds.bytes_per_s_min), disk.folder / "incoming"
+        self.states = StateFetcher(incoming, network.store, network.router, pace, self._blame)
         self._disk_worker = ThreadPoolExecutor(1, "disk")
         self._keeping: dict[tuple[Digest, str], asyncio.Task[None]] = {}
 
@@ -190,9 +193,8 @@ class Rounds:
     async def load_state(self, load: a.LoadState) -> None:
         rewound = self.rewound
         await self._network.meet(load.holders)
-        timeout_s = 30 + 2 * load.blobs[0].size / self._signed.manifest.rounds.bytes_per_s_min
         try:
-            views = [await self._fetch_state(ref, load, timeout_s) for ref in load.blobs]
+            views = await self.states.fetch(load.blobs, load.holders, round=load.round + 1)
             await self.compute(self.numbers.load_bytes, views)
             state = await self.compute(self.numbers.state, load.round)
             if self.training is not None:
@@ -204,7 +206,9 @@ class Rounds:
         for ref in load.blobs:
             self._network.store.forget(ref.digest)
         await self._keep(state, rewound)
+        await self.states.discard(load.blobs)
 
-    async def _fetch_state(self, ref: BlobRef, load: a.LoadState, timeout_s: float) -> memoryview:
-        fetch = self._network.fetcher.fetch
-        return await fetch(ref, load.holders, round=load.round + 1, kind="state", timeout_s=timeout_s)
+    def _blame(self, donor: PeerId, error: Exception) -> None:
+        """Who sent wrong bytes of a state is counted; who did not answer is not to blame."""
+        if isinstance(error, RemoteProtocolError):
+            self._network.reject(str(error), peer=short(donor))

@@ -21,7 +21,7 @@ from atoll.node import transport
 from atoll.node.dht import Libp2p
 from atoll.node.traffic import Kind, Traffic
 from atoll.node.transport import MESSAGE_BYTES_MAX, STALL_S, BlobSink, Host, Piece, Refused, Unreachable
-from atoll.node.uplink import Uplink
+from atoll.node.uploads import Uploads
 from atoll.protocol.envelope import Record
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, peer_id
@@ -71,10 +71,15 @@ class StreamServer:
     """Serves a host on libp2p."""
 
     def __init__(
-        self, libp2p: Libp2p, run_id: Digest, host: Host, traffic: Traffic, uplink: Uplink | None = None
+        self,
+        libp2p: Libp2p,
+        run_id: Digest,
+        host: Host,
+        traffic: Traffic,
+        uploads: Uploads | None = None,
     ) -> None:
         self._libp2p, self._run_id, self._host, self._traffic = libp2p, run_id, host, traffic
-        self._uplink = uplink or Uplink()
+        self._uploads = uploads or Uploads()
         self._streams: Counter[PeerId] = Counter()
         self._pulls: Counter[PeerId] = Counter()
 
@@ -111,21 +116,23 @@ class StreamServer:
                 request, count = await asyncio.wait_for(_read(reader, wire.BlobRequest), REQUEST_S)
                 if not free:
                     raise RemoteProtocolError(f"{transport.PULLS_PER_PEER} pulls of yours are running")
-                blob = transport.open_requested(self._host, request, self._run_id)
-                if isinstance(blob, str):
-                    raise RemoteProtocolError(blob)
+                asked = await self._uploads.open(self._host, request, self._run_id)
             except RemoteProtocolError as error:
                 await self._answer(writer, wire.Chunk(refused=str(error)), "control", caller)
                 return
             except (OSError, EOFError, asyncio.TimeoutError):
                 return
-            self._traffic.received(blob.kind, caller, count + CALL_SENT)
-            self._traffic.sent(blob.kind, caller, CALL_RECEIVED)
-            with self._uplink.sending():
-                for chunk in transport.chunks(blob, request.offset):
-                    if not await self._answer(writer, chunk, blob.kind, caller):
-                        return
-                    self._uplink.sent(chunk.ByteSize())
+            with self._uploads.place(caller, asked, request) as blob:
+                if isinstance(blob, str):
+                    await self._answer(writer, wire.Chunk(refused=blob), "control", caller)
+                    return
+                self._traffic.received(blob.kind, caller, count + CALL_SENT)
+                self._traffic.sent(blob.kind, caller, CALL_RECEIVED)
+                with self._uploads.uplink.sending():
+                    for chunk in transport.chunks(blob, request.offset):
+                        if not await self._answer(writer, chunk, blob.kind, caller):
+                            return
+                        self._uploads.uplink.sent(chunk.ByteSize())
 
     async def _answer(
         self, writer: asyncio.StreamWriter, message: Message | Piece, kind: Kind, caller: PeerId
@@ -213,7 +220,7 @@ class Streams:
                 try:
                     chunk, count = await asyncio.wait_for(_read(reader, wire.Chunk), stall_s)
                 except asyncio.TimeoutError:
-                    here = f"{sink.received} of {ref.size} bytes are here"
+                    here = f"{sink.received} of {sink.stop} bytes are here"
                     raise self._lost(record, f"no chunk for {stall_s:g} s, {here}") from None
                 except asyncio.IncompleteReadError:
                     raise self._lost(record, transport.cut_short(ref, sink)) from None

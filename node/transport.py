@@ -66,12 +66,20 @@ class Blob:
 
 
 class BlobSink(Protocol):
-    """Takes the bytes of one blob in order. `finish` checks them: RemoteProtocolError if they are wrong."""
+    """Takes the bytes of one blob in order. `finish` checks them: RemoteProtocolError if they are wrong.
+
+    It may want a range only: then `received` begins where the range does, and `stop` is where it ends. Or it
+    wants, in place of bytes, the `digests` of the blob's chunks.
+    """
 
     @property
     def ref(self) -> BlobRef: ...
     @property
     def received(self) -> int: ...
+    @property
+    def stop(self) -> int: ...
+    @property
+    def digests(self) -> bool: ...
     def write(self, data: bytes | memoryview) -> None: ...
     def finish(self) -> None: ...
 
@@ -112,12 +120,17 @@ def refusal(reason: str) -> wire.Receipt:
 def request_for(ref: BlobRef, sink: BlobSink, run_id: Digest) -> wire.BlobRequest:
     """Ask for what the sink does not have yet."""
     return wire.BlobRequest(
-        run_id=digest_bytes(run_id), digest=digest_bytes(ref.digest), size=ref.size, offset=sink.received
+        run_id=digest_bytes(run_id),
+        digest=digest_bytes(ref.digest),
+        size=ref.size,
+        offset=sink.received,
+        stop=0 if sink.digests or sink.stop == ref.size else sink.stop,
+        digests=sink.digests,
     )
 
 
 def open_requested(host: Host, request: wire.BlobRequest, run_id: Digest) -> Blob | str:
-    """The blob that a caller asks for, or the reason why it gets none."""
+    """The blob that a caller asks for, up to where its range ends, or the reason why it gets none."""
     if request.run_id != digest_bytes(run_id):
         return "the request is for another run"
     try:
@@ -127,9 +140,10 @@ def open_requested(host: Host, request: wire.BlobRequest, run_id: Digest) -> Blo
     blob = host.open_blob(digest)
     if blob is None:
         return f"no blob {digest[:12]} here"
-    if request.size != len(blob.view) or request.offset > request.size:
-        return f"the blob has {len(blob.view)} bytes, not {request.offset} to {request.size}"
-    return blob
+    stop = request.stop or request.size
+    if request.size != len(blob.view) or not request.offset <= stop <= request.size:
+        return f"the blob has {len(blob.view)} bytes, not {request.offset} to {stop} of {request.size}"
+    return blob if stop == request.size else Blob(blob.view[:stop], blob.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,4 +222,4 @@ def absorb(peer: PeerId, chunk: Piece | wire.Chunk, sink: BlobSink) -> bool:
 
 
 def cut_short(ref: BlobRef, sink: BlobSink) -> str:
-    return f"the stream ended after {sink.received} of {ref.size} bytes, without a last chunk"
+    return f"the stream ended after {sink.received} of {sink.stop} bytes, without a last chunk"

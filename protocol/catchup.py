@@ -70,11 +70,16 @@ class Catchup:
         self.ask_again()
 
     def step(self, ledger: Ledger, held: Collection[Digest], me: PeerId) -> list[Action]:
-        """What brings the state nearer to the head; nothing while a whole state is under way or needed."""
-        if self.loading is not None or self._too_far(ledger):
+        """What brings the state nearer to the head; nothing while a whole state is needed.
+
+        While one is under way, the updates after it are fetched: they may be forgotten when it is here.
+        """
+        if self.loading is not None:
+            return self._fetch(ledger, held, me, self.loading)
+        if self._too_far(ledger):
             return []
         actions = [] if self.applying else self._apply_next(ledger, held)
-        return actions + self._fetch(ledger, held, me)
+        return actions + (self._fetch(ledger, held, me, self.state.round) if self.state else [])
 
     def _apply_next(self, ledger: Ledger, held: Collection[Digest]) -> list[Action]:
         """Apply the update after this state, if it is all here."""
@@ -96,13 +101,11 @@ class Catchup:
             return [Apply(body)]
         return []
 
-    def _fetch(self, ledger: Ledger, held: Collection[Digest], me: PeerId) -> list[Action]:
-        """Ask for the updates of the next commits, once."""
+    def _fetch(self, ledger: Ledger, held: Collection[Digest], me: PeerId, after: int) -> list[Action]:
+        """Ask for the updates of the commits after a state's, once."""
         fetches: list[Action] = []
-        if self.state is None:
-            return fetches
-        head = min(ledger.height, self.state.round + 1 + AHEAD)
-        for round_ in range(max(self.asked, self.state.round) + 1, head + 1):
+        head = min(ledger.height, after + 1 + AHEAD)
+        for round_ in range(max(self.asked, after, ledger.begin) + 1, head + 1):
             self.asked = round_
             commit = ledger.commit(round_)
             holders = rotated([peer for peer, _ in commit.votes if peer != me], me, round_)

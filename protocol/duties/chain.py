@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 JOINERS_MAX = MEMBERS_MAX
 FOLLOWERS_MAX = relay.FAN_OUT
+FOUND_ASKED = 2
 
 
 def react(peer: Peer) -> None:
@@ -305,7 +306,12 @@ def take_farewell(peer: Peer, farewell: Farewell) -> None:
 
 
 def on_found(peer: Peer, event: e.Found) -> None:
-    peer.found = event.peers[:JOINERS_MAX]
+    """Know them; who has nothing yet asks the first whom it finds at once, whoever of the genesis is gone."""
+    first, peer.found = not peer.found, event.peers[:JOINERS_MAX]
+    if first and peer.catchup.state is None:
+        for other in peer.found[:FOUND_ASKED]:
+            peer.tell(other, m.AskCommits(peer.round))
+            peer.tell(other, m.AskState(0))
 
 
 def on_refuse(peer: Peer, sender: PeerId, refuse: m.Refuse) -> None:

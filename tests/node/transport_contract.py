@@ -19,8 +19,10 @@ from serve_peer import RUN, Server, process
 
 from atoll.node import transport
 from atoll.node.blobs import BlobStore, Fetcher, Sink
+from atoll.node.chunks import digests_of
 from atoll.node.identity import Identity, load_or_create
 from atoll.node.router import Router
+from atoll.node.state_fetch import ListSink, RangeSink
 from atoll.node.traffic import Traffic
 from atoll.node.transport import Blob, Refused, Transport, Unreachable
 from atoll.protocol.envelope import ENVELOPE_BYTES_MAX, Record, open_envelope, seal
@@ -244,6 +246,25 @@ class Contract:
                 sink.write(blob[: MIB + 3])
                 assert await w.pull(ref, sink) == blob
                 assert w.traffic.snapshot()["kinds"]["result"]["received"] < 1.1 * MIB
+
+        run(story())
+
+    def test_carries_a_range_and_a_list_of_digests(self, tmp_path: Path) -> None:
+        async def story() -> None:
+            async with world(self.wires, tmp_path) as w:
+                blob = noise(3 * MIB + 5)
+                ref = w.island.store.put(blob, round=1, kind="state")
+                for index in (0, 2, 3):
+                    sink = RangeSink(ref, index)
+                    await w.transport.pull(w.record, ref, sink, kind="state", timeout_s=20)
+                    assert sink.data == blob[index * MIB : (index + 1) * MIB]
+                assert w.traffic.snapshot()["kinds"]["state"]["received"] < 1.01 * (2 * MIB + 5) + 2000
+                digests = ListSink(ref)
+                await w.transport.pull(w.record, ref, digests, kind="state", timeout_s=20)
+                assert digests.data == digests_of(memoryview(blob))
+                other = w.island.store.put(noise(9), round=1, kind="result")
+                with pytest.raises(Refused, match="only the blobs of states"):
+                    await w.transport.pull(w.record, other, ListSink(other), kind="state", timeout_s=20)
 
         run(story())
 

@@ -158,10 +158,12 @@ def test_a_state_is_needed_when_nobody_gives_the_blobs() -> None:
     assert behind.needs_state(chain)
 
 
-def test_nothing_is_asked_for_while_something_is_under_way() -> None:
+def test_while_a_state_is_under_way_only_the_updates_after_it_are_asked_for() -> None:
     chain, behind = ledger(6), catchup(None)
     assert behind.take(offered(4), peer("w2"), chain, ()) is not None
     assert not behind.needs_state(chain)
+    fetches = [action for action in behind.step(chain, (), ME) if isinstance(action, Fetch)]
+    assert tuple(fetch.ref for fetch in fetches) == mean(5)
     assert behind.step(chain, (), ME) == []
     assert behind.take(offered(5), peer("w2"), chain, ()) is None
     behind.loaded(state(4))
