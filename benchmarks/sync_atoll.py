@@ -23,6 +23,7 @@ from atoll.node.config import NodeConfig
 from atoll.node.daemon import Daemon
 from atoll.node.serve import serve
 from atoll.node.status import status
+from atoll.node.spent import Spent
 from atoll.node.trainer import TrainerConfig, TrainResult
 from atoll.protocol import events as e
 from atoll.protocol.ids import digest_of
@@ -44,6 +45,7 @@ class DrawnTrainer:
         self.numel = self.delta.numel()
         self.anchor = torch.zeros(self.numel)
         self._early = asyncio.Event()
+        self.spent = Spent()
 
     @classmethod
     async def start(cls, config: TrainerConfig, progress: Any) -> DrawnTrainer:

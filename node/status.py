@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 from atoll.node.daemon import Daemon
@@ -79,7 +80,9 @@ def _training(training: Any) -> dict[str, Any] | None:
         "loss": progress.loss if progress else training.loss,
         "tokens_per_s": progress.tokens_per_s if progress else None,
         "pid": training.trainer.pid if training.trainer else None,
-        "busy_s": training.busy_s,
+        "spent": asdict(training.spent),
+        "utilisation": training.utilisation,
+        "contributions": dict(training.became),
     }
 
 

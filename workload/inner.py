@@ -130,7 +130,15 @@ class InnerLoop:
 
     def save(self, path: Path) -> None:
         """Write the moments to a file. Raises OSError."""
-        inner_state.save(self._optimizer, self._model, path)
+        self.saving(path)()
+
+    def saving(self, path: Path) -> Callable[[], None]:
+        """Copy the moments as they are now; what is returned writes the copy. It raises OSError.
+
+        Another thread may write while this one trains on, for as long as writing takes.
+        """
+        copied = inner_state.copied(self._optimizer, self._model)
+        return lambda: inner_state.write(copied, path)
 
     def load(self, path: Path) -> None:
         """Read the moments from a file. Raises ConfigError if it is damaged or another model's."""
