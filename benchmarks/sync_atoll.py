@@ -22,8 +22,8 @@ import atoll.node.training as training_module
 from atoll.node.config import NodeConfig
 from atoll.node.daemon import Daemon
 from atoll.node.serve import serve
-from atoll.node.status import status
 from atoll.node.spent import Spent
+from atoll.node.status import status
 from atoll.node.trainer import TrainerConfig, TrainResult
 from atoll.protocol import events as e
 from atoll.protocol.ids import digest_of

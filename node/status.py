@@ -87,9 +87,15 @@ def _training(training: Any) -> dict[str, Any] | None:
 
 
 def lower_bound(daemon: Daemon) -> float | None:
-    """Bytes that each contributor must send in a round: (2 (P - 1) + W) / P of the encoded vector."""
+    """Bytes that each contributor must send in a round: (2 (P - 1) + W) / P of the encoded vector.
+
+    Sparse contributions are summed by nobody: each goes to all others, which is P - 1 + W encoded vectors.
+    """
     contributors = len(daemon.peer.terms.eligible)
     witnesses = sum(member.role is Role.WITNESS for member in daemon.peer.terms.members)
     if not contributors:
         return None
-    return (2 * (contributors - 1) + witnesses) / contributors * daemon.rounds.numbers.encoded_bytes
+    numbers = daemon.rounds.numbers
+    if numbers.sparse:
+        return (contributors - 1 + witnesses) * float(numbers.encoded_bytes)
+    return (2 * (contributors - 1) + witnesses) / contributors * numbers.encoded_bytes

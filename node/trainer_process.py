@@ -5,8 +5,9 @@ Lines of JSON go both ways. The daemon asks {"id", "command", …}; the trainer 
 pass through the socket: both sides map the same memory (shared_tensors.py).
 
 A thread reads the socket, so that "stop" reaches a running round and the end of the daemon ends the
-trainer. Commands themselves run one after the other on the main thread, so the daemon may order the next
-round while one runs. Only the writing of a file that was copied before is left to another thread.
+trainer; another one writes, as the daemon that is woken up may take the processor. Commands themselves run
+one after the other on the main thread, so the daemon may order the next round while one runs. Only the
+writing of a file that was copied before is left to a third thread.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class Link:
         self.commands: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.merges: deque[int] = deque()
         self._stopped: deque[int] = deque(maxlen=STOPS_KEPT)
-        self._sending = threading.Lock()
+        self._told: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._teller = threading.Thread(target=self._tell, name="teller", daemon=True)
+        self._teller.start()
         threading.Thread(target=self._read, name="link", daemon=True).start()
 
     def _read(self) -> None:
@@ -88,11 +91,23 @@ class Link:
         return request in self._stopped
 
     def send(self, message: Message) -> None:
+        """From any thread. What waits to be sent is bounded by what was asked."""
+        self._told.put(message)
+
+    def flush(self) -> None:
+        """Wait until all was sent; nothing can be sent afterwards."""
+        self._told.put(None)
+        self._teller.join()
+
+    def _tell(self) -> None:
         try:
-            with self._sending:
+            while (message := self._told.get()) is not None:
                 self._connection.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             os._exit(0)
+        except Exception:
+            log.exception("the trainer ends: it cannot answer")
+            os._exit(1)
 
 
 class Worker:
@@ -302,6 +317,7 @@ def main(arguments: list[str] | None = None) -> None:
     link = Link(socket.socket(fileno=given.socket))
     try:
         serve(link, given.anchor, given.delta)
+        link.flush()
     except Exception:
         log.exception("the trainer ends")
         os._exit(1)

@@ -73,7 +73,7 @@ class Ahead:
 
 
 class Training:
-    """Runs the newest `Train`; feeds `Progress` and `Trained` back. `became` counts what rounds made of it."""
+    """Runs the newest `Train`; feeds `Progress` and `Trained` back. `became` counts what became of it."""
 
     def __init__(
         self,
