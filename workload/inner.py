@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel
 
 from atoll.protocol.errors import ConfigError
-from atoll.workload import inner_state, optimizers, shards
+from atoll.workload import inner_state, optimizers, shards, vector
 from atoll.workload.config import InnerConfig
 from atoll.workload.data import Corpus
 from atoll.workload.loss import next_token_loss
@@ -67,7 +67,7 @@ class InnerLoop:
         """
         torch.manual_seed(_dropout_seed(self._run_seed, round, member, taken))
         losses: list[float] = []
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._model.parameters()):
+        if not all(vector.finite(parameter.detach()) for parameter in self._model.parameters()):
             return self._result(losses, finite=False)
         self._model.train()
         self._optimizer.begin()
