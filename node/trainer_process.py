@@ -35,7 +35,7 @@ import torch
 from atoll.node import shared_tensors
 from atoll.node.arrangement import arranged
 from atoll.node.local_model import LocalModel
-from atoll.node.spent import Stopwatch
+from atoll.node.spent import Kind, Stopwatch
 from atoll.protocol.errors import ConfigError
 from atoll.workload import model as models
 from atoll.workload import tokens as token_sets
@@ -158,14 +158,17 @@ class Worker:
         started, watch = time.monotonic(), self._watch
         self._local.begin(round.pop("fresh"))
         watch.lap("merge_s")
+        between: Kind = "other_s"
 
         def progress(step: int, loss: float) -> None:
+            nonlocal between
             watch.lap("steps_s")
+            between = "steps_s"
             rate = step * self._step_tokens / max(time.monotonic() - started, 1e-9)
             report({"round": round["round"], "step": step, "loss": loss, "tokens_per_s": rate})
 
         def pause() -> bool:
-            watch.lap("other_s")
+            watch.lap(between)
             return self._local.waits or should_stop()
 
         train = self._loop.train
@@ -173,6 +176,7 @@ class Worker:
         while result.finite and result.steps < wanted and not should_stop():
             self._local.merge()
             watch.lap("merge_s")
+            between = "other_s"
             steps, taken = wanted - result.steps, result.steps
             result = _joined(
                 result, train(**round, steps=steps, taken=taken, should_stop=pause, progress=progress)
