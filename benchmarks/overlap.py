@@ -71,7 +71,7 @@ WORKERS = ("w1", "w2")
 SHARES = (0.1, 0.5, 0.9)
 FRAGMENTS, OVERLAP = 4, 2
 MODES = {"blocking": (1, ""), "streaming": (FRAGMENTS, f"fragments = {FRAGMENTS}\noverlap = {OVERLAP}\n")}
-WARM_ROUNDS, MEASURED_ROUNDS, SETTLE_ROUNDS = 3, 4, 3
+WARM_ROUNDS, MEASURED_ROUNDS, SETTLE_ROUNDS = 2, 3, 2
 START_S, ROUND_S = 180.0, 120.0
 KINDS = ("merge", "hand_over", "save", "wait", "other")
 

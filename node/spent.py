@@ -16,8 +16,9 @@ Kind = Literal["steps_s", "merge_s", "hand_over_s", "save_s", "wait_s", "other_s
 class Spent:
     """The seconds of a trainer up to `at_s`, on the machine's monotonic clock; every second is of one kind.
 
-    Inner steps, with their data and the report of each; taking in anchors; handing a pseudo-gradient over; copying the inner
-    optimiser's state to save it; waiting for the daemon; and what is left, such as loading and checks.
+    Inner steps, with their data and the report of each; taking in anchors; handing a pseudo-gradient over;
+    copying the inner optimiser's state to save it; waiting for the daemon; and what is left, such as loading
+    and checks.
     """
 
     steps_s: float = 0.0
