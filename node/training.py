@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -22,6 +23,7 @@ from pathlib import Path
 import structlog
 import torch
 
+from atoll.node.inner_saver import InnerSaver
 from atoll.node.numbers import Numbers
 from atoll.node.spent import Spent, Utilisation
 from atoll.node.trainer import Progress, Trainer, TrainerConfig, TrainerDied, TrainResult
@@ -32,9 +34,6 @@ from atoll.protocol.fragments import fragment_of
 
 RESTARTS_MAX = 20
 SETTLED_MAX = 64
-SAVE_EVERY_S, SAVE_SHARE = 30.0, 0.002
-"""How often the inner optimiser is saved where training does not wait for rounds, and for what share of the
-time copying it may stop the trainer."""
 AHEAD_S = 0.5
 """How long before its end a round is announced; at its last step, if that takes longer."""
 log = structlog.get_logger("atoll.training")
@@ -95,8 +94,7 @@ class Training:
         self._pending: dict[int, Pending] = {}
         self._contribution: Contribution | None = None
         self._last: int | None = None
-        self._saved_s, self._save_every_s = 0.0, SAVE_EVERY_S
-        self._saving: asyncio.Task[None] | None = None
+        self._saver: InnerSaver | None = None
         self._before, self._utilisation = Spent(), Utilisation()
         self.became: Counter[str] = Counter()
         self._promise: Promise | None = None
@@ -112,6 +110,7 @@ class Training:
     async def start(self, inner: Path | None) -> None:
         """Start the trainer process; ConfigError if the run's model or data cannot be had here."""
         self.inner_path, self._loop = inner, asyncio.get_running_loop()
+        self._saver = None if inner is None else InnerSaver(inner, self._numbers.fragments == 1)
         self.trainer = await Trainer.start(self._config, self._on_progress)
         if self.trainer.numel != self._numbers.numel:
             what = (
@@ -130,7 +129,7 @@ class Training:
     def spent(self) -> Spent:
         """Where the trainer's seconds went, to this moment: while a round runs, it is in a step."""
         told = self.trainer.spent if self.trainer is not None else Spent()
-        return told.after(self._before).until(self._loop.time(), "steps_s" if self._running else "wait_s")
+        return told.after(self._before).until(time.monotonic(), "steps_s" if self._running else "wait_s")
 
     @property
     def utilisation(self) -> float | None:
@@ -139,7 +138,8 @@ class Training:
 
     async def close(self) -> None:
         ahead = self._ahead.result if self._ahead is not None else None
-        tasks = [task for task in (self.task, self._saving, ahead) if task is not None]
+        saving = self._saver.task if self._saver is not None else None
+        tasks = [task for task in (self.task, saving, ahead) if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -271,7 +271,8 @@ class Training:
             if self._promise is not None:
                 self._promise.kept.set()
                 self._promise = None
-        self._save_inner(trainer)
+        if self._saver is not None:
+            self._saver.save(trainer)
 
     async def _begun(self, train: a.Train, first_step: int) -> Awaitable[TrainResult] | None:
         """The round as it was ordered ahead, or ordered now; None if there is nothing to train."""
@@ -304,25 +305,6 @@ class Training:
         """Nothing was done for a round, because of a rest: train it after that unless a newer one waits."""
         self._wanted = self._wanted or (train, first_step)
         self._wake.set()
-
-    def _save_inner(self, trainer: Trainer) -> None:
-        """After every round, or now and then if the next one does not wait for this one's update."""
-        now_s = self._loop.time()
-        if self._saving is not None:
-            if not self._saving.done():
-                return
-            self._saving.result()
-        due = self._numbers.fragments == 1 or now_s > self._saved_s + self._save_every_s
-        if self.inner_path is not None and due:
-            self._saved_s = now_s
-            self._saving = asyncio.ensure_future(self._saved(trainer, self.inner_path))
-
-    async def _saved(self, trainer: Trainer, path: Path) -> None:
-        """The copy for it stops the trainer, so it decides how often that may be."""
-        before_s = trainer.spent.save_s
-        with contextlib.suppress(TrainerDied):
-            await trainer.save_inner(path)
-        self._save_every_s = max(SAVE_EVERY_S, (trainer.spent.save_s - before_s) / SAVE_SHARE)
 
     async def _hand_over(self, train: a.Train, result: TrainResult, delta: torch.Tensor) -> None:
         loop = asyncio.get_running_loop()
