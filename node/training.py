@@ -198,7 +198,7 @@ class Training:
         self._rests = on
         if not on:
             self._wake.set()
-        elif self._running:
+        elif self._running or self._ahead is not None:
             self._stop_early()
 
     def _cut_short(self, before_round: int) -> None:
