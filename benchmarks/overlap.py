@@ -84,6 +84,7 @@ class Asked:
     rounds: int
     steps: int
     rtt_ms: float
+    shares: tuple[float, ...]
     end_s: float
 
 
@@ -114,17 +115,18 @@ def main() -> None:
     parser.add_argument("--rtt-ms", type=float, default=40.0)
     parser.add_argument("--minutes", type=float, default=12.0, help="points take fewer rounds beyond that")
     parser.add_argument("--mode", choices=MODES, action="append", help="one of them; without it both")
+    parser.add_argument("--share", type=float, action="append", help="one of them; without it all three")
     parser.add_argument("--json", action="store_true", help="one line")
     given = parser.parse_args()
     if reason := why_not():
         sys.exit(f"a shaped link needs a netlab: {reason}")
     begun_s = time.monotonic()
     result: dict[str, Any] = {"steps": given.steps, "rtt_ms": given.rtt_ms}
-    modes = given.mode or list(MODES)
+    modes, shares = given.mode or list(MODES), tuple(given.share or SHARES)
     for place, mode in enumerate(modes):
         left_s = begun_s + 60 * given.minutes - time.monotonic()
         end_s = time.monotonic() + left_s / (len(modes) - place)
-        result[mode] = measure(mode, Asked(given.rounds, given.steps, given.rtt_ms, end_s))
+        result[mode] = measure(mode, Asked(given.rounds, given.steps, given.rtt_ms, shares, end_s))
     result["seconds"] = round(time.monotonic() - begun_s, 1)
     print(json.dumps(result, indent=None if given.json else 1))
 
@@ -141,11 +143,11 @@ def measure(mode: str, asked: Asked) -> list[dict[str, Any]]:
             _rounds(swarm, WARM_ROUNDS, ROUND_S * WARM_ROUNDS)
             compute_s = _stretch(swarm, MEASURED_ROUNDS, ROUND_S * MEASURED_ROUNDS).compute_s
             points = []
-            for place, share in enumerate(SHARES):
+            for place, share in enumerate(asked.shares):
                 shaped = Shaped(swarm, lab, share, asked.rtt_ms / 2, compute_s)
                 compute_s = _stretch(swarm, SETTLE_ROUNDS, ROUND_S, shaped.follow).compute_s
                 shaped.wanted_s.clear()
-                left_s = max(0.0, asked.end_s - time.monotonic()) / (len(SHARES) - place)
+                left_s = max(0.0, asked.end_s - time.monotonic()) / (len(asked.shares) - place)
                 stretch = _stretch(swarm, asked.rounds, left_s, shaped.follow)
                 points.append({"share": share, **_point(mode, share, stretch), **shaped.told(stretch)})
                 compute_s = stretch.compute_s
