@@ -4,10 +4,15 @@
 
 Two workers and a witness, real processes on shaped links (tests/netlab: Linux and root). First the compute
 time of a round is measured on links without a limit. Then the workers' links get the rate at which sending
-what a round must send (`bytes_lower_bound`) takes 10 %, 50 % and 90 % of that time. Blocking, one round is
-the whole model; streaming, it is one fragment of four, trained two rounds ahead: as many bytes for as many
-inner steps. Utilisation is the trainers' busy seconds by wall seconds. The bound for blocking is 1 / (1 +
-share); for streaming it is 1.
+what a round must send (`bytes_lower_bound`) takes 10 %, 50 % and 90 % of that time; it follows the compute
+time round by round, as other work may take the processor meanwhile. Blocking, a round is for
+the whole model; streaming, for one fragment of four, trained two rounds ahead.
+
+Utilisation is the trainers' seconds in inner steps by wall seconds, as they count them: merging, handing over
+and the copy for a save are not in it (`stopped` says what share of the time each took, `wait` what was waited
+for the daemon). The bound for blocking is 1 / (1 + share); for streaming it is 1. `share_reached` is what the
+share came to, and `mbit` the last rate.
+`included_share` is how many of the workers' contributions the updates hold.
 """
 
 from __future__ import annotations
@@ -17,6 +22,8 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -52,7 +59,7 @@ total_steps = 100000
 warmup_steps = 10
 [rounds]
 start_workers = 2
-grace_ms_min = 2_000
+grace_ms_min = 20_000
 deadline_ms = 60_000
 lease_ms = 20_000
 {rules}
@@ -65,58 +72,137 @@ WORKERS = ("w1", "w2")
 SHARES = (0.1, 0.5, 0.9)
 FRAGMENTS, OVERLAP = 4, 2
 MODES = {"blocking": (1, ""), "streaming": (FRAGMENTS, f"fragments = {FRAGMENTS}\noverlap = {OVERLAP}\n")}
-START_S, ROUND_S = 180.0, 180.0
+WARM_ROUNDS, MEASURED_ROUNDS, SETTLE_ROUNDS, RECENT_ROUNDS = 2, 3, 2, 2
+START_S, ROUND_S = 180.0, 120.0
+KINDS = ("merge", "hand_over", "save", "wait", "other")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line says; `end_s` is when all is to be over, by the monotonic clock."""
+
+    rounds: int
+    steps: int
+    rtt_ms: float
+    shares: tuple[float, ...]
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Some rounds: how many, the trainers' mean seconds by kind and by the wall, and what was included."""
+
+    rounds: int
+    spent: dict[str, float]
+    wall_s: float
+    included_share: float
+
+    @property
+    def compute_s(self) -> float:
+        return self.spent["steps"] / self.rounds
+
+    @property
+    def utilisation(self) -> float:
+        return self.spent["steps"] / self.wall_s
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=20, help="of the whole model, for each speed")
-    parser.add_argument("--steps", type=int, default=24, help="inner steps for each of them, a multiple of 4")
+    parser.add_argument("--rounds", type=int, default=20, help="for each mode and speed")
+    parser.add_argument("--steps", type=int, default=12, help="inner steps of a round")
     parser.add_argument("--rtt-ms", type=float, default=40.0)
+    parser.add_argument("--minutes", type=float, default=12.0, help="points take fewer rounds beyond that")
+    parser.add_argument("--mode", choices=MODES, action="append", help="one of them; without it both")
+    parser.add_argument("--share", type=float, action="append", help="one of them; without it all three")
     parser.add_argument("--json", action="store_true", help="one line")
     given = parser.parse_args()
     if reason := why_not():
         sys.exit(f"a shaped link needs a netlab: {reason}")
-    result: dict[str, Any] = {"rounds": given.rounds, "steps": given.steps, "rtt_ms": given.rtt_ms}
-    for mode in MODES:
-        result[mode] = measure(mode, given.rounds, given.steps, given.rtt_ms)
+    begun_s = time.monotonic()
+    result: dict[str, Any] = {"steps": given.steps, "rtt_ms": given.rtt_ms}
+    modes, shares = given.mode or list(MODES), tuple(given.share or SHARES)
+    for place, mode in enumerate(modes):
+        left_s = begun_s + 60 * given.minutes - time.monotonic()
+        end_s = time.monotonic() + left_s / (len(modes) - place)
+        result[mode] = measure(mode, Asked(given.rounds, given.steps, given.rtt_ms, shares, end_s))
+    result["seconds"] = round(time.monotonic() - begun_s, 1)
     print(json.dumps(result, indent=None if given.json else 1))
 
 
-def measure(mode: str, rounds: int, steps: int, rtt_ms: float) -> list[dict[str, float]]:
-    fragments, rules = MODES[mode]
-    free = Link(delay_ms=rtt_ms / 2)
+def measure(mode: str, asked: Asked) -> list[dict[str, Any]]:
+    free = Link(delay_ms=asked.rtt_ms / 2)
     with (
         tempfile.TemporaryDirectory(prefix="atoll-overlap-") as folder,
         Lab(Host("coordinator"), *map(Host, WORKERS), link=free) as lab,
     ):
         swarm = Swarm(Path(folder), lambda swarm: None)
         try:
-            _start(swarm, lab, RUN.format(steps=steps // fragments, rules=rules))
-            _rounds(swarm, 2 * fragments)
-            compute_s = _utilisation(swarm, 3 * fragments)[1] * fragments
-            bound = swarm.statuses["w1"]["bytes_lower_bound"] * fragments
+            _start(swarm, lab, RUN.format(steps=asked.steps, rules=MODES[mode][1]))
+            _rounds(swarm, WARM_ROUNDS, ROUND_S * WARM_ROUNDS)
+            compute_s = _stretch(swarm, MEASURED_ROUNDS, ROUND_S * MEASURED_ROUNDS).compute_s
             points = []
-            for share in SHARES:
-                mbit = 8e-6 * bound / (share * compute_s)
-                for worker in WORKERS:
-                    lab.link(worker, Link(mbit, rtt_ms / 2))
-                _rounds(swarm, fragments)
-                utilisation, _ = _utilisation(swarm, rounds * fragments)
-                points.append(
-                    {
-                        "share": share,
-                        "mbit": round(mbit, 2),
-                        "compute_s": round(compute_s, 2),
-                        "utilisation": round(utilisation, 4),
-                        "bound": round(1 / (1 + share) if mode == "blocking" else 1.0, 4),
-                    }
-                )
+            for place, share in enumerate(asked.shares):
+                shaped = Shaped(swarm, lab, share, asked.rtt_ms / 2, compute_s)
+                compute_s = _stretch(swarm, SETTLE_ROUNDS, ROUND_S, shaped.follow).compute_s
+                shaped.wanted_s.clear()
+                left_s = max(0.0, asked.end_s - time.monotonic()) / (len(asked.shares) - place)
+                stretch = _stretch(swarm, asked.rounds, left_s, shaped.follow)
+                points.append({"share": share, **_point(mode, share, stretch), **shaped.told(stretch)})
+                compute_s = stretch.compute_s
+                print(f"{mode}: {points[-1]}", file=sys.stderr, flush=True)
             return points
         finally:
             swarm.close()
+
+
+class Shaped:
+    """The workers' links, on which what a round must send takes `share` of what a round computes lately.
+
+    `wanted_s` is how long it takes so, each time that they were given a rate.
+    """
+
+    def __init__(self, swarm: Swarm, lab: Lab, share: float, delay_ms: float, compute_s: float) -> None:
+        self._swarm, self._lab, self._share, self._delay_ms = swarm, lab, share, delay_ms
+        self._seen = [(_updates(swarm), _steps_s(swarm))]
+        self.wanted_s: list[float] = []
+        self._shape(share * compute_s)
+
+    def follow(self) -> None:
+        """After each update: by the compute time of the last ones."""
+        updates, steps_s = _updates(self._swarm), _steps_s(self._swarm)
+        if updates > self._seen[-1][0]:
+            self._seen = [*self._seen[-RECENT_ROUNDS:], (updates, steps_s)]
+            first_updates, first_s = self._seen[0]
+            self._shape(self._share * (steps_s - first_s) / (updates - first_updates))
+
+    def _shape(self, seconds: float) -> None:
+        self._mbit = 8e-6 * float(self._swarm.statuses["w1"]["bytes_lower_bound"]) / seconds
+        self.wanted_s.append(seconds)
+        for worker in WORKERS:
+            self._lab.link(worker, Link(self._mbit, self._delay_ms))
+
+    def told(self, stretch: Stretch) -> dict[str, float]:
+        """What the rate was at last, and the share that was reached by all of them."""
+        reached = mean(self.wanted_s) / stretch.compute_s
+        return {"mbit": round(self._mbit, 2), "share_reached": round(reached, 3)}
+
+
+def _steps_s(swarm: Swarm) -> float:
+    return mean(spent["steps_s"] for spent in _spent(swarm).values())
+
+
+def _point(mode: str, share: float, stretch: Stretch) -> dict[str, Any]:
+    return {
+        "utilisation": round(stretch.utilisation, 4),
+        "bound": round(1 / (1 + share) if mode == "blocking" else 1.0, 4),
+        "included_share": round(stretch.included_share, 4),
+        "rounds": stretch.rounds,
+        "seconds": round(stretch.wall_s, 1),
+        "compute_s": round(stretch.compute_s, 2),
+        "stopped": {kind: round(stretch.spent[kind] / stretch.wall_s, 5) for kind in KINDS},
+    }
 
 
 def _start(swarm: Swarm, lab: Lab, run: str) -> None:
@@ -135,24 +221,34 @@ def _updates(swarm: Swarm) -> int:
     return max((status["updates"] for status in swarm.fresh.values()), default=0)
 
 
-def _rounds(swarm: Swarm, count: int) -> int:
-    begun = _updates(swarm)
-    swarm.until(lambda: _updates(swarm) >= begun + count, ROUND_S * count, f"{count} more updates", fast=True)
+def _rounds(swarm: Swarm, count: int, seconds: float, look: Callable[[], None] = lambda: None) -> int:
+    """Let `count` rounds pass, or as many as come to an end in time, at least one."""
+    begun, end_s = _updates(swarm), time.monotonic() + seconds
+
+    def over() -> bool:
+        look()
+        done = _updates(swarm) - begun
+        return done >= count or (done > 0 and time.monotonic() > end_s)
+
+    swarm.until(over, max(seconds, ROUND_S) + ROUND_S, f"{count} more updates")
     return _updates(swarm) - begun
 
 
-def _utilisation(swarm: Swarm, count: int) -> tuple[float, float]:
-    """The workers' mean busy share over so many updates, and their busy seconds for each."""
+def _stretch(swarm: Swarm, count: int, seconds: float, look: Callable[[], None] = lambda: None) -> Stretch:
     swarm.look()
-    begun_s, before = time.monotonic(), _busy(swarm)
-    done = _rounds(swarm, count)
-    wall_s, after = time.monotonic() - begun_s, _busy(swarm)
-    busy_s = mean(after[worker] - before[worker] for worker in WORKERS)
-    return busy_s / wall_s, busy_s / done
+    height, before = swarm.statuses["w1"]["height"], _spent(swarm)
+    done, after = _rounds(swarm, count, seconds, look), _spent(swarm)
+    spent = {
+        name.removesuffix("_s"): mean(after[worker][name] - before[worker][name] for worker in WORKERS)
+        for name in after["w1"]
+    }
+    commits = [c for c in swarm.statuses["w1"]["commits"] if c["round"] > height and c["kind"] == "update"]
+    included = sum(len(commit["contributors"]) for commit in commits)
+    return Stretch(done, spent, spent["at"], included / (len(WORKERS) * len(commits)))
 
 
-def _busy(swarm: Swarm) -> dict[str, float]:
-    return {worker: swarm.statuses[worker]["training"]["busy_s"] for worker in WORKERS}
+def _spent(swarm: Swarm) -> dict[str, dict[str, float]]:
+    return {worker: swarm.statuses[worker]["training"]["spent"] for worker in WORKERS}
 
 
 if __name__ == "__main__":

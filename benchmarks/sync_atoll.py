@@ -22,6 +22,7 @@ import atoll.node.training as training_module
 from atoll.node.config import NodeConfig
 from atoll.node.daemon import Daemon
 from atoll.node.serve import serve
+from atoll.node.spent import Spent
 from atoll.node.status import status
 from atoll.node.trainer import TrainerConfig, TrainResult
 from atoll.protocol import events as e
@@ -45,6 +46,7 @@ class DrawnTrainer:
         self.numel = self.delta.numel()
         self.anchor = torch.zeros(self.numel)
         self._early = asyncio.Event()
+        self.spent = Spent()
 
     @classmethod
     async def start(cls, config: TrainerConfig, progress: Any) -> DrawnTrainer:

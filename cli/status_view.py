@@ -44,6 +44,17 @@ def training_text(status: Status) -> str:
     return f"step {training['step']} of {training['steps']}{shown}{fast}"
 
 
+def trainer_text(status: Status) -> str:
+    """How much of the last minutes went into inner steps, and how many rounds went on without them."""
+    training = status.get("training") or {}
+    share = training.get("utilisation")
+    if share is None:
+        return ""
+    became = training["contributions"]
+    settled, missed = sum(became.values()), became.get("missed", 0)
+    return f"trains {share:.1%} of the time; {missed} of {settled} contributions missed their round"
+
+
 def heldout_text(status: Status) -> str:
     evaluation = status.get("evaluation") or []
     if not evaluation:
@@ -81,6 +92,7 @@ def _lines(status: Status) -> list[tuple[str, str]]:
             f"{status['round']}{epoch}, view {status['view']}, leader {_short(status['leader'])}{leads}",
         ),
         ("training", training_text(status)),
+        ("trainer", trainer_text(status)),
         ("held-out loss", heldout_text(status)),
         ("anchor", f"{(status['anchor_digest'] or 'none yet')[:16]} of round {status['anchor_round']}"),
         ("bytes", f"{bytes_text(sent)} sent, {bytes_text(received)} received"),

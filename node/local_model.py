@@ -75,4 +75,4 @@ class LocalModel:
             self.merge()
             self.delta[piece].copy_(self.anchor[piece])
         vector.subtract(self._model, self.delta, self._order, piece)
-        return bool(torch.isfinite(self.delta[piece]).all())
+        return vector.finite(self.delta[piece])

@@ -48,6 +48,24 @@ class Metrics(Collector):
         training = status.get("training")
         if training and training["loss"] is not None:
             yield GaugeMetricFamily("atoll_training_loss", "Nats per token.", training["loss"])
+        if training:
+            yield from _trainer(training)
+
+
+def _trainer(training: dict[str, Any]) -> Iterator[Metric]:
+    if (share := training["utilisation"]) is not None:
+        text = "Share of the last minutes in which inner steps ran."
+        yield GaugeMetricFamily("atoll_training_utilisation", text, share)
+    seconds = CounterMetricFamily("atoll_training_seconds", "What the trainer did.", labels=["kind"])
+    for name, spent_s in training["spent"].items():
+        if name != "at_s":
+            seconds.add_metric([name.removesuffix("_s")], spent_s)
+    yield seconds
+    text = "What became of what was trained for a round."
+    contributions = CounterMetricFamily("atoll_contributions", text, labels=["became"])
+    for became, count in training["contributions"].items():
+        contributions.add_metric([became], count)
+    yield contributions
 
 
 def serve_metrics(listen: str, status: Callable[[], dict[str, Any]]) -> Callable[[], None]:

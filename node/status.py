@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 from atoll.node.daemon import Daemon
@@ -81,14 +82,22 @@ def _training(training: Any) -> dict[str, Any] | None:
         "loss": progress.loss if progress else training.loss,
         "tokens_per_s": progress.tokens_per_s if progress else None,
         "pid": training.trainer.pid if training.trainer else None,
-        "busy_s": training.busy_s,
+        "spent": asdict(training.spent),
+        "utilisation": training.utilisation,
+        "contributions": dict(training.became),
     }
 
 
 def lower_bound(daemon: Daemon) -> float | None:
-    """Bytes that each contributor must send in a round: (2 (P - 1) + W) / P of the encoded vector."""
+    """Bytes that each contributor must send in a round: (2 (P - 1) + W) / P of the encoded vector.
+
+    Sparse contributions are summed by nobody: each goes to all others, which is P - 1 + W encoded vectors.
+    """
     contributors = len(daemon.peer.terms.eligible)
     witnesses = sum(member.role is Role.WITNESS for member in daemon.peer.terms.members)
     if not contributors:
         return None
-    return (2 * (contributors - 1) + witnesses) / contributors * daemon.rounds.numbers.encoded_bytes
+    numbers = daemon.rounds.numbers
+    if numbers.sparse:
+        return (contributors - 1 + witnesses) * float(numbers.encoded_bytes)
+    return (2 * (contributors - 1) + witnesses) / contributors * numbers.encoded_bytes

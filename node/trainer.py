@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from atoll.node import shared_tensors
+from atoll.node.spent import Spent
 from atoll.protocol.errors import ConfigError
 
 log = logging.getLogger("atoll.node")
@@ -43,6 +44,7 @@ class TrainerDied(Exception):
 class Progress:
     """One inner step: its number in the round, from 1, and its loss in nats per token."""
 
+    round: int
     step: int
     loss: float
     tokens_per_s: float
@@ -83,7 +85,7 @@ class TrainerConfig:
 
 
 class Trainer:
-    """A running trainer process.
+    """A running trainer process. `spent` is where its seconds went, as it told last.
 
     `anchor` is written by the daemon and read by the trainer when a command starts; `delta` is written by
     `train` and must be left alone until it returns. Both stay readable after the process has died. Start it
@@ -97,6 +99,7 @@ class Trainer:
         self._last = 0
         self._training = 0
         self._died: int | None = None
+        self.spent = Spent()
 
     @classmethod
     async def start(cls, config: TrainerConfig, progress: Callable[[Progress], None]) -> Trainer:
@@ -130,6 +133,7 @@ class Trainer:
         self.slots = tuple((name, tuple(shape)) for name, shape in facts["slots"])
         self.corpus_digest: str = facts["corpus"]
         self.windows: int = facts["windows"]
+        self.step_tokens: int = facts["step_tokens"]
         self.anchor: torch.Tensor = shared_tensors.tensor(files[0], self.numel)
         self.delta: torch.Tensor = shared_tensors.tensor(files[1], self.numel)
 
@@ -168,7 +172,7 @@ class Trainer:
         return TrainResult(**await self._ask("train", given))
 
     def stop_early(self) -> None:
-        """Let the running `train` return after its present step. Without one, nothing happens."""
+        """Let the last `train` return after its present step, or before its first. Without one, nothing."""
         if self._training in self._pending:
             self._send({"id": self._training, "command": "stop"})
 
@@ -186,7 +190,10 @@ class Trainer:
         return str(await self._ask("sample", {"prompt": prompt, "count": count, "seed": seed}))
 
     async def save_inner(self, path: Path) -> None:
-        """Save the inner optimiser's moments in one rename. Raises OSError."""
+        """Save the inner optimiser's moments in one rename, as they are after what was asked before.
+
+        Training goes on once they are copied. Raises OSError.
+        """
         await self._ask("save_inner", {"path": str(path)})
 
     async def load_inner(self, path: Path) -> None:
@@ -241,6 +248,8 @@ class Trainer:
 
     def _take(self, message: Message) -> None:
         future = self._pending.get(message["id"])
+        if "spent" in message:
+            self.spent = Spent(**message["spent"])
         if "progress" in message:
             asyncio.get_running_loop().call_soon(self._progress, Progress(**message["progress"]))
         elif future is not None and not future.done():

@@ -5,7 +5,9 @@ Lines of JSON go both ways. The daemon asks {"id", "command", …}; the trainer 
 pass through the socket: both sides map the same memory (shared_tensors.py).
 
 A thread reads the socket, so that "stop" reaches a running round and the end of the daemon ends the
-trainer. Commands themselves run one after the other on the main thread.
+trainer; another one writes, as the daemon that is woken up may take the processor. Commands themselves run
+one after the other on the main thread, so the daemon may order the next round while one runs. Only the
+writing of a file that was copied before is left to a third thread.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ import torch
 from atoll.node import shared_tensors
 from atoll.node.arrangement import arranged
 from atoll.node.local_model import LocalModel
+from atoll.node.spent import Kind, Stopwatch
 from atoll.protocol.errors import ConfigError
 from atoll.workload import model as models
 from atoll.workload import tokens as token_sets
@@ -45,6 +49,7 @@ from atoll.workload.sample import sample
 log = logging.getLogger("atoll.trainer")
 
 NICENESS = 5
+STOPS_KEPT = 8
 PR_SET_PDEATHSIG = 1
 
 Message = dict[str, Any]
@@ -57,7 +62,10 @@ class Link:
         self._connection = connection
         self.commands: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.merges: deque[int] = deque()
-        self._stopped_through = -1
+        self._stopped: deque[int] = deque(maxlen=STOPS_KEPT)
+        self._told: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._teller = threading.Thread(target=self._tell, name="teller", daemon=True)
+        self._teller.start()
         threading.Thread(target=self._read, name="link", daemon=True).start()
 
     def _read(self) -> None:
@@ -72,27 +80,42 @@ class Link:
 
     def _take(self, message: Message) -> None:
         if message["command"] == "stop":
-            self._stopped_through = max(self._stopped_through, message["id"])
+            self._stopped.append(message["id"])
         elif message["command"] == "merge":
             self.merges.append(message["fragment"])
         else:
             self.commands.put(message)
 
     def stopped(self, request: int) -> bool:
-        """Tell whether the daemon asked this request, or a later one, to end early."""
-        return request <= self._stopped_through
+        """Tell whether the daemon asked this request to end early."""
+        return request in self._stopped
 
     def send(self, message: Message) -> None:
+        """From any thread. What waits to be sent is bounded by what was asked."""
+        self._told.put(message)
+
+    def flush(self) -> None:
+        """Wait until all was sent; nothing can be sent afterwards."""
+        self._told.put(None)
+        self._teller.join()
+
+    def _tell(self) -> None:
         try:
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
+            while (message := self._told.get()) is not None:
+                self._connection.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             os._exit(0)
+        except Exception:
+            log.exception("the trainer ends: it cannot answer")
+            os._exit(1)
 
 
 class Worker:
     """One model with its data, moments and shared vectors; each method is one command."""
 
-    def __init__(self, start: Message, anchor_file: int, delta_file: int, merges: deque[int]) -> None:
+    def __init__(
+        self, start: Message, anchor_file: int, delta_file: int, merges: deque[int], watch: Stopwatch
+    ) -> None:
         model = ModelConfig.from_mapping(start["model"], "[model]")
         data = DataConfig.from_mapping(start["data"], "[data]")
         inner = InnerConfig.from_mapping(start["inner"], "[inner]")
@@ -109,6 +132,7 @@ class Worker:
         self._model.to(device)
         self._loop = InnerLoop(self._model, self._corpus, inner, bytes.fromhex(start["run_seed"]))
         self._step_tokens = inner.batch_sequences * data.sequence_tokens
+        self._watch = watch
 
     def facts(self) -> Message:
         return {
@@ -116,6 +140,7 @@ class Worker:
             "slots": [[slot.name, list(slot.shape)] for slot in vector.slots(self._model, self._order)],
             "corpus": self._corpus.digest,
             "windows": self._corpus.windows,
+            "step_tokens": self._step_tokens,
         }
 
     def initial(self) -> None:
@@ -130,25 +155,34 @@ class Worker:
         Where the anchor of a fragment moves meanwhile, the model takes it in after the step in progress.
         """
         fragment, wanted = round.pop("fragment"), round.pop("steps")
-        started = time.monotonic()
+        started, watch = time.monotonic(), self._watch
         self._local.begin(round.pop("fresh"))
+        watch.lap("merge_s")
+        between: Kind = "other_s"
 
         def progress(step: int, loss: float) -> None:
+            nonlocal between
+            watch.lap("steps_s")
+            between = "steps_s"
             rate = step * self._step_tokens / max(time.monotonic() - started, 1e-9)
-            report({"step": step, "loss": loss, "tokens_per_s": rate})
+            report({"round": round["round"], "step": step, "loss": loss, "tokens_per_s": rate})
 
         def pause() -> bool:
+            watch.lap(between)
             return self._local.waits or should_stop()
 
         train = self._loop.train
         result = train(**round, steps=wanted, should_stop=pause, progress=progress)
         while result.finite and result.steps < wanted and not should_stop():
             self._local.merge()
+            watch.lap("merge_s")
+            between = "other_s"
             steps, taken = wanted - result.steps, result.steps
             result = _joined(
                 result, train(**round, steps=steps, taken=taken, should_stop=pause, progress=progress)
             )
         finite = self._local.hand_over(fragment) and result.finite
+        watch.lap("hand_over_s")
         return {**asdict(result), "finite": finite, "seconds": time.monotonic() - started}
 
     def evaluate(self, windows: int) -> float:
@@ -159,8 +193,11 @@ class Worker:
         self._local.load()
         return sample(self._model, self._tokens, prompt, count, seed)
 
-    def save_inner(self, path: str) -> None:
-        self._loop.save(Path(path))
+    def save_inner(self, path: str) -> Callable[[], None]:
+        """Copy the moments; what is returned writes the copy, while training goes on."""
+        write = self._loop.saving(Path(path))
+        self._watch.lap("save_s")
+        return write
 
     def load_inner(self, path: str) -> None:
         self._loop.load(Path(path))
@@ -196,10 +233,13 @@ def _error(error: ConfigError | OSError) -> Message:
     return {"kind": "os", "errno": error.errno, "text": error.strerror, "path": error.filename}
 
 
-def answer(link: Link, request: Message, run: Callable[[], Any]) -> bool:
+def answer(link: Link, request: Message, run: Callable[[], Any], watch: Stopwatch | None = None) -> bool:
     """Run one command and send its answer. A user's fault and a full disk are answers, a bug is not."""
     try:
-        link.send({"id": request["id"], "result": run()})
+        result = run()
+        if watch is not None:
+            watch.lap("other_s")
+        link.send({"id": request["id"], "result": result, **_spent(watch)})
     except (ConfigError, OSError) as error:
         log.error("%s: %s", request["command"], error)
         link.send({"id": request["id"], "error": _error(error)})
@@ -207,20 +247,23 @@ def answer(link: Link, request: Message, run: Callable[[], Any]) -> bool:
     return True
 
 
-def perform(worker: Worker, link: Link, request: Message) -> Any:
+def _spent(watch: Stopwatch | None) -> Message:
+    return {} if watch is None else {"spent": asdict(watch.spent)}
+
+
+def perform(worker: Worker, link: Link, request: Message, watch: Stopwatch) -> Any:
     """Carry out one command after the start."""
     number, command, given = request["id"], request["command"], request["with"]
     if command == "train":
         return worker.train(
             given,
             lambda: link.stopped(number),
-            lambda step: link.send({"id": number, "progress": step}),
+            lambda step: link.send({"id": number, "progress": step, **_spent(watch)}),
         )
     plain: dict[str, Callable[..., Any]] = {
         "initial": worker.initial,
         "evaluate": worker.evaluate,
         "sample": worker.sample,
-        "save_inner": worker.save_inner,
         "load_inner": worker.load_inner,
     }
     return plain[command](**given)
@@ -231,16 +274,31 @@ def serve(link: Link, anchor_file: int, delta_file: int) -> None:
     start = link.commands.get()
     torch.set_num_threads(start["with"]["threads"])
     workers: list[Worker] = []
+    watch = Stopwatch()
 
     def begin() -> Message:
-        workers.append(Worker(start["with"], anchor_file, delta_file, link.merges))
+        workers.append(Worker(start["with"], anchor_file, delta_file, link.merges, watch))
         return workers[0].facts()
 
-    if not answer(link, start, begin):
+    if not answer(link, start, begin, watch):
         return
     log.info("ready: %s", {key: value for key, value in workers[0].facts().items() if key != "slots"})
-    while (request := link.commands.get())["command"] != "exit":
-        answer(link, request, lambda: perform(workers[0], link, request))
+    with ThreadPoolExecutor(1, "saving") as saver:
+        while (request := link.commands.get())["command"] != "exit":
+            watch.lap("wait_s")
+            if request["command"] == "save_inner":
+                saver.submit(written, link, request, workers[0].save_inner(**request["with"]))
+            else:
+                answer(link, request, lambda: perform(workers[0], link, request, watch), watch)
+
+
+def written(link: Link, request: Message, write: Callable[[], None]) -> None:
+    """Runs in the thread that saves; a bug there ends the process too."""
+    try:
+        answer(link, request, write)
+    except Exception:
+        log.exception("the trainer ends: it cannot save")
+        os._exit(1)
 
 
 def outlive_nobody(parent: int) -> None:
@@ -263,6 +321,7 @@ def main(arguments: list[str] | None = None) -> None:
     link = Link(socket.socket(fileno=given.socket))
     try:
         serve(link, given.anchor, given.delta)
+        link.flush()
     except Exception:
         log.exception("the trainer ends")
         os._exit(1)

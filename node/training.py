@@ -4,15 +4,18 @@ The protocol says `Train`, `Encode` and later `Settle`. Between them lie a train
 may be over before the trainer is done, and an encoding that takes a while; whatever the order, each round's
 pseudo-gradient is offered once, and what no update took goes into the residual (or is dropped, by rule).
 Where a run has fragments the trainer's model trains on: what no update took is still in the model then, but
-for the share that an update of others took out of it.
+for the share that an update of others took out of it. There the trainer is never to wait for this side:
+shortly before a round's last step is done, the protocol is told that it is trained, and what it wants next
+is ordered while the trainer is still busy. Whoever asks for the pseudo-gradient meanwhile waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +23,9 @@ from pathlib import Path
 import structlog
 import torch
 
+from atoll.node.inner_saver import InnerSaver
 from atoll.node.numbers import Numbers
+from atoll.node.spent import Spent, Utilisation
 from atoll.node.trainer import Progress, Trainer, TrainerConfig, TrainerDied, TrainResult
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
@@ -29,8 +34,8 @@ from atoll.protocol.fragments import fragment_of
 
 RESTARTS_MAX = 20
 SETTLED_MAX = 64
-SAVE_EVERY_S = 30.0
-"""How often the inner optimiser is saved where training does not wait for rounds."""
+AHEAD_S = 0.5
+"""How long before its end a round is announced; at its last step, if that takes longer."""
 log = structlog.get_logger("atoll.training")
 
 
@@ -50,8 +55,24 @@ class Pending:
     delta: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A round that the protocol was told is trained, while its last steps are taken: it is not cut short."""
+
+    round: int
+    kept: asyncio.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A round that the trainer was told to begin as soon as it is done with the one before."""
+
+    round: int
+    result: asyncio.Task[TrainResult]
+
+
 class Training:
-    """Runs the newest `Train`; feeds `Progress` and `Trained` back."""
+    """Runs the newest `Train`; feeds `Progress` and `Trained` back. `became` counts what became of it."""
 
     def __init__(
         self,
@@ -73,8 +94,12 @@ class Training:
         self._pending: dict[int, Pending] = {}
         self._contribution: Contribution | None = None
         self._last: int | None = None
-        self._saved_s = 0.0
-        self._busy_s, self._since_s = 0.0, 0.0
+        self._saver: InnerSaver | None = None
+        self._before, self._utilisation = Spent(), Utilisation()
+        self.became: Counter[str] = Counter()
+        self._promise: Promise | None = None
+        self._ahead: Ahead | None = None
+        self._since_s = 0.0
         self._settled: dict[int, tuple[a.Settle, bool]] = {}
         self._restarts = 0
         self._running = 0
@@ -85,6 +110,7 @@ class Training:
     async def start(self, inner: Path | None) -> None:
         """Start the trainer process; ConfigError if the run's model or data cannot be had here."""
         self.inner_path, self._loop = inner, asyncio.get_running_loop()
+        self._saver = None if inner is None else InnerSaver(inner, self._numbers.fragments == 1)
         self.trainer = await Trainer.start(self._config, self._on_progress)
         if self.trainer.numel != self._numbers.numel:
             what = (
@@ -100,15 +126,24 @@ class Training:
         self.task = asyncio.ensure_future(self._run())
 
     @property
-    def busy_s(self) -> float:
-        """Seconds that the trainer has trained, to this moment."""
-        running_s = self._loop.time() - self._since_s if self._running else 0.0
-        return self._busy_s + running_s
+    def spent(self) -> Spent:
+        """Where the trainer's seconds went, to this moment: while a round runs, it is in a step."""
+        told = self.trainer.spent if self.trainer is not None else Spent()
+        return told.after(self._before).until(time.monotonic(), "steps_s" if self._running else "wait_s")
+
+    @property
+    def utilisation(self) -> float | None:
+        """The share of the last minutes in which inner steps ran."""
+        return self._utilisation.share(self.spent)
 
     async def close(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-            await asyncio.wait({self.task})
+        ahead = self._ahead.result if self._ahead is not None else None
+        saving = self._saver.task if self._saver is not None else None
+        tasks = [task for task in (self.task, saving, ahead) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         if self.trainer is not None:
             await self.trainer.close()
 
@@ -119,12 +154,17 @@ class Training:
         self._wanted = (train, first_step)
         self._wake.set()
         self._cut_short(train.round)
+        promised = self._promise is not None and self._promise.round == train.round - 1 == self._last
+        if promised and self._ahead is None and not self._rests and train.round not in self._settled:
+            result = asyncio.ensure_future(self._ask(train, first_step, fresh=False))
+            self._ahead = Ahead(train.round, result)
 
     def settle(self, settle: a.Settle, moved: bool) -> None:
         """Learn what became of a round; it may still be in training. `moved` if it was an update."""
         self._settled[settle.round] = (settle, moved)
         if len(self._settled) > SETTLED_MAX:
             del self._settled[min(self._settled)]
+        self.became["included" if settle.included else "missed"] += 1
         self._cut_short(settle.round + 1)
         pending, contribution = self._pending.pop(settle.round, None), self._contribution
         if contribution is not None and contribution.round == settle.round:
@@ -158,11 +198,16 @@ class Training:
         self._rests = on
         if not on:
             self._wake.set()
-        elif self.trainer is not None and self._running:
-            self.trainer.stop_early()
+        elif self._running or self._ahead is not None:
+            self._stop_early()
 
     def _cut_short(self, before_round: int) -> None:
-        if self.trainer is not None and 0 < self._running < before_round:
+        if 0 < self._running < before_round:
+            self._stop_early()
+
+    def _stop_early(self) -> None:
+        """End the round in training; if that was promised whole, the one that was ordered behind it."""
+        if self.trainer is not None and (self._promise is None or self._ahead is not None):
             self.trainer.stop_early()
 
     def _settle_contribution(self, contribution: Contribution, settle: a.Settle, moved: bool) -> None:
@@ -203,41 +248,63 @@ class Training:
                 await self._restart(error, wanted)
 
     async def _round(self, train: a.Train, first_step: int) -> None:
-        trainer, loop = self.trainer, asyncio.get_running_loop()
+        trainer = self.trainer
         assert trainer is not None
-        fresh = self._numbers.fragments == 1 or self._last != train.round - 1
-        if fresh:
-            await loop.run_in_executor(self._worker, trainer.anchor.copy_, self._numbers.anchor)
-        self.round, self.steps, self.progress = train.round, train.steps, None
+        begun = await self._begun(train, first_step)
+        if begun is None:
+            return
+        self._running, self._last, self._since_s = train.round, train.round, self._loop.time()
         if train.round in self._settled:
-            return
-        if self._rests:
-            self._wanted = self._wanted or (train, first_step)
-            return
-        index, count = train.shard
-        fragment = fragment_of(train.round, self._numbers.fragments)
-        self._running, self._last, self._since_s = train.round, train.round, loop.time()
+            self._stop_early()
         try:
-            result = await trainer.train(train.round, train.steps, index, count, first_step, fragment, fresh)
+            result = await begun
+            self._running = 0
+            if not result.finite:
+                self._last = None
+            if result.finite and not result.tokens and train.round not in self._settled:
+                self._want_again(train, first_step)
+                return
+            fragment = fragment_of(train.round, self._numbers.fragments)
+            await self._hand_over(train, result, trainer.delta[self._numbers.pieces[fragment]])
         finally:
             self._running = 0
-        self._busy_s += result.seconds
-        if not result.finite:
-            self._last = None
-        if self._rests and not result.tokens:
-            self._wanted = self._wanted or (train, first_step)
-            return
-        await self._hand_over(train, result, trainer.delta[self._numbers.pieces[fragment]])
-        await self._save_inner(trainer)
+            if self._promise is not None:
+                self._promise.kept.set()
+                self._promise = None
+        if self._saver is not None:
+            self._saver.save(trainer)
 
-    async def _save_inner(self, trainer: Trainer) -> None:
-        """After every round, or now and then if the next one does not wait for this one's update."""
-        now_s = asyncio.get_running_loop().time()
-        if self.inner_path is not None and (
-            self._numbers.fragments == 1 or now_s > self._saved_s + SAVE_EVERY_S
-        ):
-            self._saved_s = now_s
-            await trainer.save_inner(self.inner_path)
+    async def _begun(self, train: a.Train, first_step: int) -> Awaitable[TrainResult] | None:
+        """The round as it was ordered ahead, or ordered now; None if there is nothing to train."""
+        assert self.trainer is not None
+        ahead, self._ahead = self._ahead, None
+        self.round, self.steps, self.progress = train.round, train.steps, None
+        if ahead is not None and (ahead.round, self._last) == (train.round, train.round - 1):
+            return ahead.result
+        if ahead is not None:
+            self.trainer.stop_early()
+            await ahead.result
+        fresh = self._numbers.fragments == 1 or ahead is not None or self._last != train.round - 1
+        if fresh:
+            copy = self.trainer.anchor.copy_
+            await self._loop.run_in_executor(self._worker, copy, self._numbers.anchor)
+        if train.round in self._settled:
+            return None
+        if self._rests:
+            self._want_again(train, first_step)
+            return None
+        return self._ask(train, first_step, fresh)
+
+    async def _ask(self, train: a.Train, first_step: int, fresh: bool) -> TrainResult:
+        assert self.trainer is not None
+        index, count = train.shard
+        fragment = fragment_of(train.round, self._numbers.fragments)
+        return await self.trainer.train(train.round, train.steps, index, count, first_step, fragment, fresh)
+
+    def _want_again(self, train: a.Train, first_step: int) -> None:
+        """Nothing was done for a round, because of a rest: train it after that unless a newer one waits."""
+        self._wanted = self._wanted or (train, first_step)
+        self._wake.set()
 
     async def _hand_over(self, train: a.Train, result: TrainResult, delta: torch.Tensor) -> None:
         loop = asyncio.get_running_loop()
@@ -254,10 +321,13 @@ class Training:
             await loop.run_in_executor(self._worker, carry, train.round, delta, settle.late, moved)
             return
         self._pending[train.round] = Pending(train.round, delta)
-        self._feed(e.Trained(train.round, result.tokens, result.steps))
+        if self._promise is None:
+            self._feed(e.Trained(train.round, result.tokens, result.steps))
 
     async def encode(self, order: a.Encode) -> tuple[bytes, ...]:
         """Encode what was handed over, part by part; nothing if its round is over, or ends meanwhile."""
+        if self._promise is not None and self._promise.round == order.round:
+            await self._promise.kept.wait()
         pending, loop = self._pending.pop(order.round, None), asyncio.get_running_loop()
         if pending is None:
             return ()
@@ -282,6 +352,12 @@ class Training:
         """Start the trainer again from the anchor, and train the same round unless a newer one waits."""
         self._restarts += 1
         self._last = None
+        if self._ahead is not None:
+            await asyncio.wait({self._ahead.result})
+            self._ahead.result.exception()
+            self._ahead = None
+        if self.trainer is not None:
+            self._before = self.trainer.spent.after(self._before)
         log.error("the trainer died; it starts again", status=error.returncode, restarts=self._restarts)
         if self._restarts > RESTARTS_MAX:
             raise ConfigError(f"the trainer died {self._restarts} times", "trainer", "see trainer.log")
@@ -296,4 +372,15 @@ class Training:
 
     def _on_progress(self, progress: Progress) -> None:
         self.progress = progress
-        self._feed(e.Progress(self.round, progress.step))
+        self._feed(e.Progress(progress.round, progress.step))
+        self._utilisation.share(self.spent)
+        if self._numbers.fragments > 1 and progress.round == self._running and self._promise is None:
+            left = self.steps - progress.step
+            left_s = left * (self._loop.time() - self._since_s) / progress.step
+            if left == 1 or 0 < left_s <= AHEAD_S:
+                self._announce(progress.round)
+
+    def _announce(self, round_: int) -> None:
+        assert self.trainer is not None
+        self._promise = Promise(round_, asyncio.Event())
+        self._feed(e.Trained(round_, self.steps * self.trainer.step_tokens, self.steps))

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel
 
 from atoll.protocol.errors import ConfigError
-from atoll.workload import inner_state, optimizers, shards
+from atoll.workload import inner_state, optimizers, shards, vector
 from atoll.workload.config import InnerConfig
 from atoll.workload.data import Corpus
 from atoll.workload.loss import next_token_loss
@@ -67,7 +67,7 @@ class InnerLoop:
         """
         torch.manual_seed(_dropout_seed(self._run_seed, round, member, taken))
         losses: list[float] = []
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._model.parameters()):
+        if not all(vector.finite(parameter.detach()) for parameter in self._model.parameters()):
             return self._result(losses, finite=False)
         self._model.train()
         self._optimizer.begin()
@@ -130,7 +130,15 @@ class InnerLoop:
 
     def save(self, path: Path) -> None:
         """Write the moments to a file. Raises OSError."""
-        inner_state.save(self._optimizer, self._model, path)
+        self.saving(path)()
+
+    def saving(self, path: Path) -> Callable[[], None]:
+        """Copy the moments as they are now; what is returned writes the copy. It raises OSError.
+
+        Another thread may write while this one trains on, for as long as writing takes.
+        """
+        copied = inner_state.copied(self._optimizer, self._model)
+        return lambda: inner_state.write(copied, path)
 
     def load(self, path: Path) -> None:
         """Read the moments from a file. Raises ConfigError if it is damaged or another model's."""

@@ -6,14 +6,16 @@ written, and a damaged one is told apart from a good one.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
+from safetensors.torch import save_file
 from torch import nn
 from torch.optim import Optimizer
 
@@ -37,19 +39,32 @@ GROUP_KEYS = ("k", "weight_sum", "lr_max")
 Tensors = dict[str, torch.Tensor]
 
 
-def save(optimizer: InnerOptimizer, model: nn.Module, path: Path) -> None:
-    """Write the state of every parameter that has some. Raises OSError (disk full, not writable)."""
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """An optimizer's state in memory of its own, on the CPU, by the names that the file gives it."""
+
+    optimizer: str
+    tensors: Tensors
+
+
+def copied(optimizer: InnerOptimizer, model: nn.Module) -> Copied:
+    """Copy the state of every parameter that has some: training may go on while the copy is written."""
     tensors: Tensors = {}
     for name, parameter, part in _owned(optimizer, model):
         state = part.state.get(parameter, {})
         for key in KEYS[type(part).__name__]:
             if key in state:
-                tensors[f"{key}:{name}"] = state[key].detach().cpu().contiguous()
+                tensors[f"{key}:{name}"] = state[key].detach().to("cpu", copy=True).contiguous()
     for place, part in enumerate(optimizer.parts):
         if rows := _sums(part):
             tensors[f"groups:{place}"] = torch.tensor(rows, dtype=torch.float64)
-    metadata = {"format": FORMAT, "optimizer": optimizer.name, "digest": _digest(tensors)}
-    replace(path, to_bytes(tensors, metadata))
+    return Copied(optimizer.name, tensors)
+
+
+def write(state: Copied, path: Path) -> None:
+    """Replace the file by this state. Raises OSError (disk full, not writable)."""
+    metadata = {"format": FORMAT, "optimizer": state.optimizer, "digest": _digest(state.tensors)}
+    _replace(path, lambda beside: save_file(state.tensors, beside, metadata))
 
 
 def load(optimizer: InnerOptimizer, model: nn.Module, path: Path) -> None:
@@ -134,13 +149,20 @@ def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def replace(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, flush it to the disk, and rename it into place."""
+    _replace(path, lambda beside: beside.write_bytes(content))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     beside = path.with_name(path.name + ".new")
     try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
+        beside.touch()  # safetensors does not say with a number why a file cannot be made
+        write(beside)
+        with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except SafetensorError as error:
+        beside.unlink(missing_ok=True)
+        raise OSError(errno.EIO, str(error), str(path)) from error
     except OSError:
         beside.unlink(missing_ok=True)
         raise

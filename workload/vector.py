@@ -98,3 +98,9 @@ def _within(model: nn.Module, order: Sequence[str], piece: slice) -> Iterator[tu
         if first <= slot.start < last:
             assert slot.start + parameter.numel() <= last, "a parameter lies in two fragments"
             yield slot, parameter
+
+
+def finite(values: torch.Tensor) -> bool:
+    """Whether no element is infinite or NaN. A finite sum says so, and is much faster to have than the check
+    of each; that is left for a sum that overflows."""
+    return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())

@@ -1,10 +1,15 @@
-"""A volunteer wants its machine back: the trainer stops at once, hands over what it did, goes on later."""
+"""A volunteer wants its machine back: the trainer stops at once, hands over what it did, goes on later.
+
+And one that streams: it has the order for the next round before it is done with the present one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,3 +86,114 @@ def test_a_rest_ends_the_round_and_lets_none_begin() -> None:
             side.worker.shutdown()
 
     asyncio.run(story())
+
+
+STEPS = 12
+PIECES = (slice(0, 10_000), slice(10_000, None))
+
+
+class Stream(Side):
+    """Two fragments, one round ahead; whatever was trained is followed by the order for the next round."""
+
+    def __init__(self, rounds: int) -> None:
+        super().__init__()
+        self.rounds, self.orders = rounds, list[tuple[int, bool]]()
+        numel = self.numbers.numel
+        self.numbers.anchor.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
+        self.numbers.fragments, self.numbers.pieces = 2, tuple(slice(*p.indices(numel)[:2]) for p in PIECES)
+        self.numbers.encode = lambda round_, delta, parts: [delta.numpy().tobytes()]
+        self.training = Training(replace(CONFIG, fragments=2), self.numbers, self.worker, self.take)
+
+    def take(self, event: e.Event) -> None:
+        self.events.append(event)
+        if isinstance(event, e.Trained) and event.round < self.rounds:
+            self.train(event.round + 1)
+
+    def train(self, round_: int) -> None:
+        self.training.train(a.Train(round_, STEPS, (0, 1)), 0)
+
+    async def start(self, inner: Path | None = None) -> None:
+        await self.training.start(inner)
+        trainer = self.training.trainer
+        assert trainer is not None
+        train = trainer.train
+
+        def told(round: int, *given: Any) -> Any:
+            self.orders.append((round, given[-1]))
+            return train(round, *given)
+
+        trainer.train = told  # type: ignore[method-assign]
+
+
+def streamed(rounds: int, story: Callable[[Stream], Any], inner: Path | None = None) -> Stream:
+    stream = Stream(rounds)
+
+    async def run() -> None:
+        await stream.start(inner)
+        try:
+            stream.train(1)
+            await story(stream)
+        finally:
+            await stream.training.close()
+            stream.worker.shutdown()
+
+    asyncio.run(run())
+    return stream
+
+
+def test_the_next_round_is_ordered_before_this_one_is_done() -> None:
+    async def story(stream: Stream) -> None:
+        await until(lambda: stream.trained(1))
+        assert max(stream.steps_of(1)) < STEPS, "announced before its end"
+        await until(lambda: len(stream.orders) == 2)
+        assert stream.training._running == 1
+        assert stream.training._promise is not None
+        (payload,) = await stream.training.encode(a.Encode(1, 1, False))  # waits until it is handed over
+        trainer = stream.training.trainer
+        assert trainer is not None
+        assert payload == trainer.delta[stream.numbers.pieces[1]].numpy().tobytes()
+        assert any(payload)
+        await until(lambda: stream.steps_of(3) and max(stream.steps_of(3)) == STEPS)
+
+    stream = streamed(3, story)
+    assert stream.orders == [(1, True), (2, False), (3, False)]
+    for round_ in (1, 2, 3):
+        assert stream.steps_of(round_) == list(range(1, STEPS + 1))
+        (done,) = stream.trained(round_)
+        assert (done.steps, done.tokens) == (STEPS, STEPS * 4 * 64)
+
+
+def test_a_rest_lets_the_announced_round_end_and_not_the_next_one_begin() -> None:
+    async def story(stream: Stream) -> None:
+        await until(lambda: len(stream.orders) == 2)
+        stream.training.rest(True)
+        await until(lambda: stream.training._running == 0)
+        assert max(stream.steps_of(1)) == STEPS
+        stream.training.rest(False)
+        await until(lambda: stream.steps_of(2) and max(stream.steps_of(2)) == STEPS)
+
+    stream = streamed(2, story)
+    assert stream.steps_of(2) == list(range(1, STEPS + 1))
+
+
+def test_what_was_ordered_ahead_is_void_if_the_state_is_replaced() -> None:
+    async def story(stream: Stream) -> None:
+        await until(lambda: len(stream.orders) == 2)
+        stream.training.replaced()
+        await until(lambda: stream.trained(2))
+
+    assert streamed(2, story).orders == [(1, True), (2, False), (2, True)]
+
+
+def test_seconds_are_counted_by_what_they_were_spent_on(tmp_path: Path) -> None:
+    async def story(stream: Stream) -> None:
+        before = stream.training.spent
+        await until(lambda: stream.steps_of(3) and max(stream.steps_of(3)) == STEPS)
+        await until(lambda: (tmp_path / "inner").exists())
+        after = stream.training.spent
+        kinds = ("steps_s", "merge_s", "hand_over_s", "save_s", "wait_s", "other_s")
+        gone = {kind: getattr(after, kind) - getattr(before, kind) for kind in kinds}
+        assert abs(sum(gone.values()) - (after.at_s - before.at_s)) < 1e-3
+        assert min(gone["steps_s"], gone["hand_over_s"], gone["save_s"]) > 0
+
+    streamed(3, story, tmp_path / "inner")

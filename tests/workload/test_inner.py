@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from atoll.protocol.errors import ConfigError
 from atoll.workload import model as models
@@ -142,6 +143,22 @@ def test_saved_moments_resume_exactly(
     assert torch.equal(outcomes[0], wanted)
     assert not torch.equal(outcomes[1], wanted)
     assert [path.name for path in tmp_path.iterdir()] == ["inner.safetensors"]
+
+
+def test_moments_are_saved_as_they_were_while_training_goes_on(
+    tiny: ModelConfig, corpus: Corpus, inner: InnerConfig, tmp_path: Path
+) -> None:
+    loop = InnerLoop(models.build(tiny), corpus, inner, b"seed")
+    train(loop, 0)
+    loop.save(tmp_path / "then")
+    write = loop.saving(tmp_path / "later")
+    train(loop, 1)
+    write()
+    loop.save(tmp_path / "now")
+    then, later, now = (load_file(tmp_path / name) for name in ("then", "later", "now"))
+    assert later.keys() == then.keys() == now.keys()
+    assert all(torch.equal(later[name], then[name]) for name in then)
+    assert not any(torch.equal(now[name], then[name]) for name in then)
 
 
 def test_damaged_moments_are_refused_and_change_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,12 @@ def test_checkpoints_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:
     weights.rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="is not a checkpoint"):
         models.build(given)
+
+
+def test_finite_is_no_element_infinite_or_nan() -> None:
+    values = torch.full((1000,), 3e38)
+    assert vector.finite(values), "though its sum is not"
+    for wrong in (math.inf, -math.inf, math.nan):
+        for first in (1.0, math.inf):
+            values[0], values[-1] = first, wrong
+            assert not vector.finite(values)
