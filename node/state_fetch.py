@@ -79,7 +79,7 @@ class Pace:
 
     def pull_s(self, ref: BlobRef, ask: Ask) -> float:
         """For one request, of several that share a donor's link; a turn to wait for is in it."""
-        if ask.index is None:
+        if ask.chunk is None:
             return 10.0 + ref.size / HASHED_PER_S
         return 30.0 + 4 * chunk_bytes(ref.size) / self.bytes_per_s_min
 
@@ -195,9 +195,9 @@ class StateFetcher:
 
     def _start(self, load: _Load, ask: Ask) -> None:
         ref = load.blobs[ask.blob]
-        sink = ListSink(ref) if ask.index is None else RangeSink(ref, ask.index)
+        sink = ListSink(ref) if ask.chunk is None else RangeSink(ref, ask.chunk)
         timeout_s, stall_s = self._pace.pull_s(ref, ask), self._pace.stall_s
-        if ask.index is None:
+        if ask.chunk is None:
             stall_s = timeout_s
         pull = self._router.pull(ask.peer, ref, sink, kind="state", timeout_s=timeout_s, stall_s=stall_s)
         load.running[asyncio.ensure_future(pull)] = (ask, sink)
@@ -227,11 +227,11 @@ class StateFetcher:
 
     async def _took(self, load: _Load, ask: Ask, sink: RangeSink) -> None:
         loop, chunks = asyncio.get_running_loop(), load.chunks
-        if ask.index is None:
+        if ask.chunk is None:
             chunks.listed(ask, bytes(sink.data), loop.time())
             return
         digest = await _in_thread(lambda: hashlib.sha256(sink.data).digest())
-        right = digest == chunks.digest(ask.blob, ask.index)
+        right = digest == chunks.digest(ask.blob, ask.chunk)
         if right:
             await _in_thread(load.files.write, ask.blob, sink.start, sink.data)
         else:

@@ -72,7 +72,7 @@ class Catchup:
     def step(self, ledger: Ledger, held: Collection[Digest], me: PeerId) -> list[Action]:
         """What brings the state nearer to the head; nothing while a whole state is needed.
 
-        While one is under way, the updates after it are fetched: they may be forgotten by the time it is here.
+        While one is under way the updates after it are fetched: they may be forgotten by the time it is here.
         """
         if self.loading is not None:
             return self._fetch(ledger, held, me, self.loading)
