@@ -36,9 +36,10 @@ log = structlog.get_logger("atoll.states")
 
 
 class RangeSink:
-    """Takes the bytes of one chunk."""
+    """Takes the bytes of one chunk, until it is `dropped`: before Python 3.12 a cancelled pull may go on."""
 
     digests = False
+    dropped = False
 
     def __init__(self, ref: BlobRef, index: int) -> None:
         self.ref = ref
@@ -48,6 +49,8 @@ class RangeSink:
 
     def write(self, data: bytes | memoryview) -> None:
         until = self.received + len(data)
+        if self.dropped:
+            raise RemoteProtocolError("the chunk is here already, from somebody else")
         if until > self.stop:
             raise RemoteProtocolError(f"more than the {self.stop - self.start} bytes of the chunk")
         self.data[self.received - self.start : until - self.start] = data
@@ -248,6 +251,7 @@ class StateFetcher:
             if running == ask:
                 self.repeated_bytes += sink.received - sink.start
                 del load.running[task]
+                sink.dropped = True
                 task.cancel()
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
                 load.chunks.dropped(ask, asyncio.get_running_loop().time())

@@ -149,7 +149,7 @@ def test_two_donors_share_the_work(tmp_path: Path) -> None:
             await joiner.fetch(fetcher)
             assert min(donor.sent for donor in joiner.donors) > MIB
             received = joiner.traffic.snapshot()["kinds"]["state"]["received"]
-            assert received == pytest.approx(TOTAL + fetcher.repeated_bytes, rel=0.01)
+            assert TOTAL < received < 1.01 * TOTAL + fetcher.repeated_bytes + MIB
             assert joiner.faults == {}
             other = tmp_path / "incoming" / digest_of(b"of the next load")
             other.write_bytes(b"x")
