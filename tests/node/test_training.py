@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from test_trainer import CONFIG
 
+from atoll.node.shared_round import SharedRound
 from atoll.node.training import Training
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
@@ -31,10 +32,14 @@ class Side:
         self.worker = ThreadPoolExecutor(1)
         numel = vector.numel(models.build(ModelConfig.from_mapping(CONFIG.model, "[model]")))
         self.numbers = SimpleNamespace(
-            numel=numel, anchor=torch.zeros(numel), fragments=1, pieces=(slice(0, numel),)
+            numel=numel, anchor=torch.zeros(numel), fragments=1, pieces=(slice(0, numel),), share=self.share
         )
         numbers: Any = self.numbers
         self.training = Training(CONFIG, numbers, self.worker, self.events.append)
+
+    def share(self, shared: SharedRound) -> None:
+        """As numbers.py does."""
+        self.shared = shared
 
     def train(self, round_: int) -> None:
         self.training.train(a.Train(round_, ENDLESS, (0, 1)), 0)
