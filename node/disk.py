@@ -18,8 +18,10 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import struct
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,6 +255,17 @@ class Disk:
         for round_, _, path in list(self.results()):
             if round_ < before_round:
                 path.unlink(missing_ok=True)
+
+    def aside(self, data: memoryview) -> memoryview:
+        """The same bytes in a file without a name, mapped: the system may take their memory back.
+
+        They live as long as the view, and not beyond this process.
+        """
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            file.write(data)
+            file.flush()
+            pages = mmap.mmap(file.fileno(), len(data), access=mmap.ACCESS_READ)
+        return memoryview(pages)
 
     # ---- states ---------------------------------------------------------------------------------
 

@@ -156,6 +156,16 @@ class Rounds:
         await self.write(self._disk.save_result, action.round, ref, payload)
         self._feed(e.Aggregated(action.round, action.view, action.revision, action.part, ref))
 
+    async def put_aside(self, before_round: int) -> None:
+        """Serve what earlier rounds exchanged from files: who is behind may ask for it, memory is for now."""
+        store = self._network.store
+        for digest, view in store.in_memory(before_round):
+            try:
+                store.move(digest, await self.write(self._disk.aside, view))
+            except OSError as error:
+                log.warning("what was exchanged stays in memory", reason=str(error))
+                return
+
     # ---- states ---------------------------------------------------------------------------------
 
     async def apply(self, body: Body) -> None:
@@ -182,6 +192,7 @@ class Rounds:
         if self.evaluator is not None and not self._disk.paused:
             self.evaluator.evaluate(state.round)
         await self.write(self._save, state, *drafts)
+        await self.put_aside(state.round + 1)
 
     def _draft(self, round_: int) -> tuple[Draft, Draft | None]:
         """Before the worker changes them again."""
