@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from atoll.node.numbers import Numbers
+from atoll.node.shared_round import SharedRound
 from atoll.optim.rules import NesterovRule
 from atoll.protocol.commits import Body, Contributor, Kind
 from atoll.protocol.errors import RemoteProtocolError
@@ -123,3 +124,46 @@ def test_bytes_of_no_part_are_refused() -> None:
         one.check(good + b"\0")
     with pytest.raises(RemoteProtocolError):
         one.check(bytes(len(good)))
+
+
+def test_a_run_without_feedback_holds_no_residual() -> None:
+    one, delta = numbers("int8", feedback=0.0), vector(SIZES[1], 9)
+    assert one.residuals == ()
+    payloads = one.encode(1, delta.clone(), 2)
+    assert payloads == [one.codec.encode(delta[start:stop]) for start, stop in one.bounds(1, 2)]
+    one.accepted(1, payloads)
+    one.missed(1, "carry", True)
+    one.carry(3, delta.clone(), "carry", True)
+    with pytest.raises(ValueError, match="NaN"):
+        one.encode(3, torch.full((SIZES[1],), float("nan")), 2)
+    assert one.encode(3, delta.clone(), 2) == payloads, "nothing of an earlier round is in it"
+
+
+def test_an_offer_lies_where_its_delta_was() -> None:
+    one, delta = numbers(), vector(SIZES[1], 10)
+    one.encode(1, delta.clone(), 2)
+    one.missed(1, "carry", True)
+    given = delta.clone()
+    payloads = one.encode(3, given, 2)
+    torch.testing.assert_close(given, residual(one)[300:] + delta)
+    one.accepted(3, payloads)
+    assert not residual(one)[300:].any(), "fp32 leaves nothing out"
+
+
+def test_the_steps_are_taken_in_the_anchor_that_a_trainer_reads() -> None:
+    alone, shares = numbers(), numbers()
+    shared = SharedRound.alone(NUMEL, 2)
+    shares.share(shared)
+    assert torch.equal(shared.anchor, alone.anchor)
+    for round_, size in ((1, SIZES[1]), (2, SIZES[0])):
+        payloads = alone.encode(round_, vector(size, round_), 2)
+        assert alone.apply(body(round_, 1), payloads) == shares.apply(body(round_, 1), payloads)
+    assert torch.equal(shared.anchor, alone.anchor)
+    assert shared.moves().tolist() == [1, 1]
+    into = torch.zeros(NUMEL)
+    assert shares.copy_anchor(into) == 2
+    assert torch.equal(into, alone.anchor)
+    alone.load_bytes([bytes(4 * size) for size in SIZES for _ in "am"])
+    shares.load(alone.anchor, alone.momentum)
+    assert not shared.anchor.any()
+    assert not shares.momentum.any()
