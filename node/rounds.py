@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 import torch
 
+from atoll.node.allocator import give_back
 from atoll.node.blobs import FetchFailed, StoreFull
 from atoll.node.disk import Disk, StateFile, load_state
 from atoll.node.evaluator import Evaluator
@@ -193,6 +194,7 @@ class Rounds:
             self.evaluator.evaluate(state.round)
         await self.write(self._save, state, *drafts)
         await self.put_aside(state.round + 1)
+        await self.write(give_back)
 
     def _draft(self, round_: int) -> tuple[Draft, Draft | None]:
         """Before the worker changes them again."""
