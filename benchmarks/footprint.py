@@ -6,8 +6,8 @@ A coordinator, which votes as a witness, and two workers train on loopback with 
 between the two is bytes per parameter, without the interpreter and its libraries. Every few milliseconds the
 kernel is asked what each process holds (smaps_rollup: anonymous and shared memory, the shared divided among
 those who map it; pages of files are the system's to take back and are told apart). At rest is what a tenth of
-the samples are below, in an exchange the most. What the same training holds without Atoll is measured in the same run, in a
-process that only trains, and taken off. The bound is 12 bytes: anchor, momentum, residual.
+the samples are below, in an exchange the most. What the same training holds without Atoll is measured in the
+same run, in a process that only trains, and taken off. The bound is 12 bytes: anchor, momentum, residual.
 """
 
 from __future__ import annotations
