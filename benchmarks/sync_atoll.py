@@ -22,7 +22,9 @@ import atoll.node.training as training_module
 from atoll.node.config import NodeConfig
 from atoll.node.daemon import Daemon
 from atoll.node.serve import serve
+from atoll.node.shared_round import SharedRound
 from atoll.node.spent import Spent
+from atoll.node.state_files import Draft
 from atoll.node.status import status
 from atoll.node.trainer import TrainerConfig, TrainResult
 from atoll.protocol import events as e
@@ -42,9 +44,8 @@ class DrawnTrainer:
     pid = 0
 
     def __init__(self) -> None:
-        self.delta = torch.from_numpy(self.vector)
-        self.numel = self.delta.numel()
-        self.anchor = torch.zeros(self.numel)
+        self.numel = self.vector.size
+        self.shared = SharedRound.alone(self.numel, 1)
         self._early = asyncio.Event()
         self.spent = Spent()
 
@@ -63,6 +64,7 @@ class DrawnTrainer:
         fresh: bool = True,
     ) -> TrainResult:
         self._early.clear()
+        self.shared.delta.copy_(torch.from_numpy(self.vector))
         say(trains=round, members=members, at_s=time.monotonic())
         waits = [asyncio.ensure_future(event.wait()) for event in (self.go, self._early)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -76,7 +78,6 @@ class DrawnTrainer:
     def stop_early(self) -> None:
         self._early.set()
 
-    def merge(self, fragment: int) -> None: ...
     async def save_inner(self, path: Path) -> None: ...
     async def load_inner(self, path: Path) -> None: ...
     async def close(self) -> None: ...
@@ -106,13 +107,19 @@ def watch(daemon: Daemon) -> None:
             say(asks=message.round, at_s=time.monotonic())
         send(peer, message, *rest)
 
-    save_local = daemon.disk.save_local
+    keep_state, keep_local = daemon.disk.keep_state, daemon.disk.keep_local
+    kept: list[Draft] = []
 
-    def saved(round_: int, residual: torch.Tensor) -> None:
-        save_local(round_, residual)
-        say(saved=round_)
+    def keeps(state: Draft) -> None:
+        keep_state(state)
+        kept[:] = [state]
 
-    daemon.feed, daemon.disk.save_local = told, saved  # type: ignore[method-assign]
+    def saved(residual: Draft) -> None:
+        keep_local(residual)
+        say(saved=int(kept[0].path.stem.partition("-")[2]))
+
+    daemon.disk.keep_state = keeps  # type: ignore[method-assign]
+    daemon.feed, daemon.disk.keep_local = told, saved  # type: ignore[method-assign]
     daemon.rounds._feed, daemon.rounds.load_state = told, loading  # type: ignore[method-assign]
     daemon.network.send = sending  # type: ignore[method-assign]
     if daemon.rounds.training is not None:

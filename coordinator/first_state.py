@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
 
 from atoll.coordinator.runfile import RunFile
 from atoll.node.arrangement import arranged
@@ -64,9 +63,9 @@ def write(state: FirstState, disk: Disk, run_id: Digest) -> None:
     assert state.vectors is not None
     try:
         disk.save_state(0, run_id, *state.vectors)
-    except SafetensorError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"cannot write: {reason}", str(disk.folder), "a folder with room") from None
+    except OSError as error:
+        what = f"cannot write: {error.strerror or error}"
+        raise ConfigError(what, str(disk.folder), "a folder with room") from None
 
 
 def _blob(flat: torch.Tensor) -> BlobRef:

@@ -109,6 +109,21 @@ class BlobStore:
         for digest in [digest for digest, entry in self._entries.items() if entry.round < round]:
             self.forget(digest)
 
+    def in_memory(self, before_round: int) -> list[tuple[Digest, memoryview]]:
+        """What the budget counts of rounds before this one: candidates to be moved."""
+        return [
+            (digest, entry.view)
+            for digest, entry in self._entries.items()
+            if entry.counted and entry.round < before_round
+        ]
+
+    def move(self, digest: Digest, view: memoryview) -> None:
+        """Serve the blob from `view`, the same bytes in a file; its own memory goes when nobody reads it."""
+        entry = self._entries.get(digest)
+        if entry is not None:
+            self.used_bytes -= entry.counted
+            entry.view, entry.counted = view, 0
+
     def receive(self, ref: BlobRef, *, round: int, kind: Kind) -> Sink:
         """A sink whose blob enters the store when it is whole; room for it is taken now."""
         self._reserve(ref.size, round)

@@ -72,16 +72,16 @@ def digests_of(view: memoryview) -> bytes:
 
 
 class Ask(NamedTuple):
-    """One request to one donor: a chunk of a blob, or with no index the blob's list."""
+    """One request to one donor: a chunk of a blob, or with none the blob's list."""
 
     peer: PeerId
     blob: int
-    index: int | None
+    chunk: int | None
 
 
 class Chunk(NamedTuple):
     blob: int
-    index: int
+    number: int
 
 
 @dataclass(slots=True)
@@ -269,10 +269,10 @@ class Chunks:
 
         Returns who else was asked for the same chunk, in vain now.
         """
-        assert ask.index is not None
-        chunk, donor = Chunk(ask.blob, ask.index), self._donors[ask.peer]
+        assert ask.chunk is not None
+        chunk, donor = Chunk(ask.blob, ask.chunk), self._donors[ask.peer]
         donor.failures = 0
-        start, stop = bounds(self.sizes[ask.blob], ask.index)
+        start, stop = bounds(self.sizes[ask.blob], ask.chunk)
         donor.took(stop - start, now_s)
         right = digest == self.digest(*chunk)
         if not right and (self._single[ask.blob] or self._said(donor, chunk) != digest):
@@ -280,8 +280,8 @@ class Chunks:
             self._believe_all()
         others = [Ask(peer, *chunk) for peer in self._asked.get(chunk, ()) if peer != ask.peer]
         if right:
-            self._stored[ask.blob][ask.index] = digest
-            self._here[ask.blob].add(ask.index)
+            self._stored[ask.blob][ask.chunk] = digest
+            self._here[ask.blob].add(ask.chunk)
         self.dropped(ask, now_s)
         return others if right else []
 
@@ -316,15 +316,15 @@ class Chunks:
     def dropped(self, ask: Ask, now_s: float) -> None:
         """The request is over; its chunk may be asked of others, if it is not here."""
         donor = self._donors[ask.peer]
-        if ask.index is None:
+        if ask.chunk is None:
             donor.listing.discard(ask.blob)
             return
-        chunk = Chunk(ask.blob, ask.index)
+        chunk = Chunk(ask.blob, ask.chunk)
         donor.stop(chunk, now_s)
         askers = self._asked.get(chunk, set())
         askers.discard(ask.peer)
-        if not askers and self._asked.pop(chunk, None) is not None and ask.index not in self._here[ask.blob]:
-            heapq.heappush(self._free[ask.blob], ask.index)
+        if not askers and self._asked.pop(chunk, None) is not None and ask.chunk not in self._here[ask.blob]:
+            heapq.heappush(self._free[ask.blob], ask.chunk)
 
     def disproved(self, blob: int) -> None:
         """All chunks fit the believed list, and the blob is another one: who gave that list lied.
@@ -348,7 +348,7 @@ class Chunks:
 
     def _said(self, donor: _Donor, chunk: Chunk) -> bytes | None:
         digests = donor.lists.get(chunk.blob)
-        return digests and digests[chunk.index * DIGEST_BYTES : (chunk.index + 1) * DIGEST_BYTES]
+        return digests and digests[chunk.number * DIGEST_BYTES : (chunk.number + 1) * DIGEST_BYTES]
 
     def _believe_all(self) -> None:
         for blob in range(len(self.sizes)):

@@ -19,18 +19,20 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import struct
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
 
 from atoll.node import saved_rounds
+from atoll.node.state_files import Draft, draft, keep
 from atoll.protocol import actions as a
 from atoll.protocol.commits import (
     Body,
@@ -100,6 +102,8 @@ class Disk:
             right = "a folder that this user can write"
             raise ConfigError(error.strerror or str(error), str(folder), right) from None
         self._log: Any = None
+        for unfinished in folder.glob("*.safetensors.*.tmp"):
+            unfinished.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -253,14 +257,35 @@ class Disk:
             if round_ < before_round:
                 path.unlink(missing_ok=True)
 
+    def aside(self, data: memoryview) -> memoryview:
+        """The same bytes in a file without a name, mapped: the system may take their memory back.
+
+        They live as long as the view, and not beyond this process.
+        """
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            file.write(data)
+            file.flush()
+            pages = mmap.mmap(file.fileno(), len(data), access=mmap.ACCESS_READ)
+        return memoryview(pages)
+
     # ---- states ---------------------------------------------------------------------------------
 
     def save_state(self, round_: int, run_id: str, anchor: torch.Tensor, momentum: torch.Tensor) -> None:
         """Keep a whole state, and of the older ones the newest."""
-        metadata = {"run": run_id, "round": str(round_)}
-        self._save(f"state-{round_}.safetensors", {"anchor": anchor, "momentum": momentum}, metadata)
-        for state in self.states()[STATES_KEPT:]:
-            state.path.unlink(missing_ok=True)
+        self.keep_state(self.draft_state(round_, run_id, anchor, momentum))
+
+    def draft_state(self, round_: int, run_id: str, anchor: torch.Tensor, momentum: torch.Tensor) -> Draft:
+        """Write a whole state: at once, from tensors that stay in use."""
+        about = {"run": run_id, "round": str(round_)}
+        tensors = {"anchor": [anchor], "momentum": [momentum]}
+        return draft(self.folder / f"state-{round_}.safetensors", "new", tensors, about)
+
+    def keep_state(self, state: Draft) -> None:
+        """Bring it to disk, and drop the older ones but the newest."""
+        keep(state)
+        flush_folder(self.folder)
+        for old in self.states()[STATES_KEPT:]:
+            old.path.unlink(missing_ok=True)
 
     def states(self) -> list[StateFile]:
         """The states on disk, newest first; files that cannot be read are passed over."""
@@ -270,8 +295,14 @@ class Disk:
                 found.append(StateFile(path, int(path.stem.partition("-")[2]), _offsets(path)))
         return sorted(found, key=lambda state: -state.round)
 
-    def save_local(self, round_: int, residual: torch.Tensor) -> None:
-        self._save("local.safetensors", {"residual": residual}, {"round": str(round_)})
+    def draft_local(self, round_: int, residuals: Sequence[torch.Tensor]) -> Draft:
+        """Write the residual, as the vectors that it consists of."""
+        path = self.folder / "local.safetensors"
+        return draft(path, str(round_), {"residual": residuals}, {"round": str(round_)})
+
+    def keep_local(self, residual: Draft) -> None:
+        keep(residual)
+        flush_folder(self.folder)
 
     def load_local(self, round_: int) -> torch.Tensor | None:
         """The residual as it was after `round_`, or None if another or none is kept."""
@@ -281,20 +312,6 @@ class Disk:
                 return file.get_tensor("residual") if file.metadata()["round"] == str(round_) else None
         except (OSError, KeyError, safetensors.SafetensorError):
             return None
-
-    def _save(self, name: str, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-        path = self.folder / name
-        temporary = path.with_name(name + ".tmp")
-        try:
-            save_file(tensors, temporary, metadata)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except safetensors.SafetensorError as error:
-            raise ConfigError(f"cannot write: {error}", str(path), "a disk with room") from None
-        finally:
-            temporary.unlink(missing_ok=True)
-        flush_folder(self.folder)
 
 
 def load_state(path: Path) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 import structlog
 import torch
@@ -15,14 +16,17 @@ log = structlog.get_logger("atoll.evaluator")
 
 
 class Evaluator:
-    """Evaluates the newest state it was given; states that come while it is busy replace each other.
+    """Evaluates the newest state that it was told of; those that come while it is busy replace each other.
 
-    The process starts in the background: nobody waits for it either.
+    `copy` writes the newest anchor to a vector and tells its round. The process starts in the background:
+    nobody waits for it either.
     """
 
-    def __init__(self, config: TrainerConfig, windows: int) -> None:
-        self._config, self._windows = config, windows
-        self._next: tuple[int, torch.Tensor] | None = None
+    def __init__(
+        self, config: TrainerConfig, windows: int, copy: Callable[[torch.Tensor], Awaitable[int]]
+    ) -> None:
+        self._config, self._windows, self._copy = config, windows, copy
+        self._next: int | None = None
         self._wake = asyncio.Event()
         self._task = asyncio.ensure_future(self._run())
         self.losses: list[dict[str, float]] = []
@@ -32,8 +36,8 @@ class Evaluator:
     def idle(self) -> bool:
         return not self.busy and self._next is None
 
-    def evaluate(self, round_: int, anchor: torch.Tensor) -> None:
-        self._next = (round_, anchor)
+    def evaluate(self, round_: int) -> None:
+        self._next = round_
         self._wake.set()
 
     async def close(self) -> None:
@@ -61,9 +65,10 @@ class Evaluator:
         if self._next is None:
             return
         self.busy = True
-        (round_, anchor), self._next = self._next, None
-        trainer.anchor.copy_(anchor)
         try:
+            round_ = await self._copy(trainer.shared.anchor)
+            if self._next is not None and self._next <= round_:
+                self._next = None
             loss = await trainer.evaluate(self._windows)
         finally:
             self.busy = False

@@ -6,16 +6,21 @@ Everything here runs in one worker thread, in the order in which it was asked fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 
 from atoll.node.exchange_rules import check_outer_known
+from atoll.node.shared_round import SharedRound
 from atoll.optim.codecs import codec
 from atoll.optim.digest import tensor_digest
 from atoll.optim.feedback import Residual
+from atoll.optim.flat import all_finite
 from atoll.optim.mean import weighted_mean
 from atoll.optim.parts import part_bounds
 from atoll.optim.rules import OuterRule, outer_rule
@@ -27,13 +32,15 @@ from atoll.protocol.ids import BlobRef, Digest
 from atoll.protocol.manifest import Manifest, OuterRules
 
 Bytes = bytes | memoryview
+Writing = Callable[[int | None], AbstractContextManager[None]]
 
 
 class Numbers:
     """Anchor, momentum and residual, fp32 [numel], and what a round does with its fragment of them.
 
     A state is an anchor and a momentum whatever the outer rule, so its blobs have one form; a rule without
-    momentum leaves the zeros that it began with.
+    momentum leaves the zeros that it began with. A run without error feedback has no residuals. What is
+    decoded is decoded a piece at a time: nothing here is as long as the model but these three.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -48,8 +55,11 @@ class Numbers:
         self.anchor = torch.zeros(self.numel)
         self.momentum = torch.zeros(self.numel)
         numels = [piece.stop - piece.start for piece in self.pieces]
-        self.residuals = tuple(Residual(numel, manifest.outer.feedback) for numel in numels)
-        self._scratch = torch.zeros(max(numels))
+        feedback = manifest.outer.feedback
+        self.residuals = tuple(Residual(numel, feedback) for numel in numels) if feedback else ()
+        self._writing: Writing = lambda fragment: nullcontext()
+        self._second = ThreadPoolExecutor(1, "digests") if (os.cpu_count() or 1) > 1 else None
+        self._round = 0
         self._numels_of: dict[int, set[int]] = {}
         self._refs: list[tuple[BlobRef, BlobRef]] = []
 
@@ -57,6 +67,12 @@ class Numbers:
         """Have the codec compiled, or its machine code loaded, before a round waits for it."""
         numel = max(1, self.codec.block)
         self.codec.decode(self.codec.encode(torch.zeros(numel)), numel)
+
+    def share(self, shared: SharedRound) -> None:
+        """From now on the anchor is the one that a trainer reads."""
+        with shared.writing():
+            shared.anchor.copy_(self.anchor)
+        self.anchor, self._writing = shared.anchor, shared.writing
 
     # ---- sizes ----------------------------------------------------------------------------------
 
@@ -86,7 +102,8 @@ class Numbers:
         refused = RemoteProtocolError(f"no part has {len(payload)} bytes")
         for numel in sorted(self._numels_of.get(len(payload), ())):
             try:
-                self.codec.decode(payload, numel, self._scratch[:numel])
+                for _ in self.codec.pieces(payload, numel):
+                    pass
                 return
             except RemoteProtocolError as error:
                 refused = error
@@ -97,21 +114,24 @@ class Numbers:
     def encode(self, round_: int, delta: torch.Tensor, parts: int) -> list[bytes]:
         """Offer residual + delta, encoded part by part; ValueError (and nothing offered) if not finite.
 
-        `delta` is the pseudo-gradient of the round's fragment.
+        `delta` is the pseudo-gradient of the round's fragment. The offer takes its place: its memory is to
+        be left alone until the round's outcome.
         """
         fragment = self._fragment(round_)
-        residual = self.residuals[fragment]
-        offered = residual.offer(delta)
+        residual = self._residual(round_)
+        offered = delta if residual is None else residual.offer(delta, delta)
         try:
             return [self.codec.encode(offered[start:stop]) for start, stop in self.bounds(fragment, parts)]
         except ValueError:
-            residual.dropped()
+            if residual is not None:
+                residual.dropped()
             raise
 
     def accepted(self, round_: int, payloads: Sequence[Bytes]) -> None:
         """The round took the contribution: the residual is what encoding left out."""
-        fragment = self._fragment(round_)
-        self.residuals[fragment].accepted(self._decoded(fragment, payloads))
+        residual = self._residual(round_)
+        if residual is not None:
+            residual.accepted_pieces(self._decoded(self._fragment(round_), payloads))
 
     def missed(self, round_: int, late: str, moved: bool) -> None:
         """The round went on without the contribution; `moved` if it was an update nevertheless.
@@ -119,7 +139,9 @@ class Numbers:
         Where the local model trains on it still holds the contribution: all of it until its fragment's anchor
         moves, and then the share that stays in the mixture.
         """
-        residual = self.residuals[self._fragment(round_)]
+        residual = self._residual(round_)
+        if residual is None:
+            return
         lost = 1.0 if self.fragments == 1 else (1.0 - self.mixing) * moved
         if late == "carry" and lost:
             residual.carried(lost)
@@ -127,10 +149,14 @@ class Numbers:
             residual.dropped()
 
     def carry(self, round_: int, delta: torch.Tensor, late: str, moved: bool) -> None:
-        """Training that no round waited for any more."""
-        if late == "carry" and bool(torch.isfinite(delta).all()):
-            self.residuals[self._fragment(round_)].offer(delta)
+        """Training that no round waited for any more; `delta` is used up."""
+        residual = self._residual(round_)
+        if residual is not None and late == "carry" and all_finite(delta.numpy()):
+            residual.offer(delta, delta)
             self.missed(round_, late, moved)
+
+    def _residual(self, round_: int) -> Residual | None:
+        return self.residuals[self._fragment(round_)] if self.residuals else None
 
     # ---- an update ------------------------------------------------------------------------------
 
@@ -142,27 +168,36 @@ class Numbers:
         return self.codec.encode(mean)
 
     def apply(self, body: Body, payloads: Sequence[Bytes]) -> StateLoaded:
-        """Take the outer step of a committed update: of the mean in parts, or of the contributions."""
+        """Take the outer step of a committed update: of the mean in parts, or of the contributions.
+
+        The payloads were checked; a wrong one ends this node, with an anchor that is half stepped.
+        """
         fragment = self._fragment(body.round)
         piece = self.pieces[fragment]
-        if self.sparse:
-            weights = [contributor.weight for contributor in body.contributors]
-            inputs = zip(weights, payloads, strict=True)
-            update = weighted_mean(inputs, self.codec, piece.stop - piece.start)
-            assert update is not None, "the protocol cuts no contributor of weight 0"
-        else:
-            update = self._decoded(fragment, payloads)
-        state = (self.momentum[piece],) if self.rule.name == "nesterov" else ()
-        self.rule.step_(self.anchor[piece], state, update)
+        anchor, momentum = self.anchor[piece], self.momentum[piece]
+        with self._writing(fragment):
+            for place, update in self._update(fragment, body, payloads):
+                state = (momentum[place],) if self.rule.name == "nesterov" else ()
+                self.rule.step_(anchor[place], state, update)
         self._refs[fragment] = self._refs_of(piece)
         return self._state(body.round)
 
-    def _decoded(self, fragment: int, payloads: Sequence[Bytes]) -> torch.Tensor:
+    def _update(
+        self, fragment: int, body: Body, payloads: Sequence[Bytes]
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Piece by piece: every outer rule that a manifest knows steps elementwise."""
+        if not self.sparse:
+            return self._decoded(fragment, payloads)
         piece = self.pieces[fragment]
-        scratch = self._scratch[: piece.stop - piece.start]
+        weights = [contributor.weight for contributor in body.contributors]
+        update = weighted_mean(zip(weights, payloads, strict=True), self.codec, piece.stop - piece.start)
+        assert update is not None, "the protocol cuts no contributor of weight 0"
+        return iter([(slice(0, piece.stop - piece.start), update)])
+
+    def _decoded(self, fragment: int, payloads: Sequence[Bytes]) -> Iterator[tuple[slice, torch.Tensor]]:
         for payload, (start, stop) in zip(payloads, self.bounds(fragment, len(payloads)), strict=True):
-            self.codec.decode(payload, stop - start, scratch[start:stop])
-        return scratch
+            for piece, values in self.codec.pieces(payload, stop - start):
+                yield slice(start + piece.start, start + piece.stop), values
 
     def _fragment(self, round_: int) -> int:
         return fragment_of(round_, self.fragments)
@@ -175,39 +210,47 @@ class Numbers:
         return self._state(round_)
 
     def _state(self, round_: int) -> StateLoaded:
+        self._round = round_
         blobs = tuple(ref for refs in self._refs for ref in refs)
         return StateLoaded(round_, anchor_digest(blobs), blobs)
 
     def _refs_of(self, piece: slice) -> tuple[BlobRef, BlobRef]:
-        anchor, momentum = (
-            BlobRef(Digest(tensor_digest(vector[piece])), 4 * (piece.stop - piece.start))
-            for vector in (self.anchor, self.momentum)
-        )
+        """Both at once where there are two cores: hashing is most of what an outer step takes."""
+        size = 4 * (piece.stop - piece.start)
+        if self._second is None:
+            found = [tensor_digest(vector[piece]) for vector in (self.anchor, self.momentum)]
+        else:
+            other = self._second.submit(tensor_digest, self.momentum[piece])
+            found = [tensor_digest(self.anchor[piece]), other.result()]
+        anchor, momentum = (BlobRef(Digest(digest), size) for digest in found)
         return anchor, momentum
 
     def load(self, anchor: torch.Tensor, momentum: torch.Tensor) -> None:
-        self.anchor.copy_(anchor)
-        self.momentum.copy_(momentum)
+        with self._writing(None):
+            self.anchor.copy_(anchor)
+            self.momentum.copy_(momentum)
 
     def load_bytes(self, blobs: Sequence[Bytes]) -> None:
         """The state from its blobs, anchor and momentum of each fragment: little-endian fp32."""
-        for (piece, vector), raw in zip(self._vectors(), blobs, strict=True):
-            vector[piece].copy_(torch.from_numpy(np.frombuffer(raw, dtype="<f4").astype(np.float32)))
+        with self._writing(None):
+            for (piece, vector), raw in zip(self._vectors(), blobs, strict=True):
+                np.copyto(vector[piece].numpy(), np.frombuffer(raw, dtype="<f4"))
 
     def _vectors(self) -> Iterator[tuple[slice, torch.Tensor]]:
         for piece in self.pieces:
             yield piece, self.anchor
             yield piece, self.momentum
 
-    def copies(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Anchor, momentum and residual as they are now, to be saved while rounds go on."""
-        residual = torch.cat([one.buffer for one in self.residuals])
-        return self.anchor.clone(), self.momentum.clone(), residual
+    def copy_anchor(self, into: torch.Tensor) -> int:
+        """Copy the anchor as it is now; the round that it is of."""
+        into.copy_(self.anchor)
+        return self._round
 
     def load_residual(self, saved: torch.Tensor) -> None:
         """Take over a residual of an earlier life; ValueError if it is another run's."""
-        for residual, piece in zip(self.residuals, self.pieces, strict=True):
-            residual.load(saved[piece].contiguous())
+        if self.residuals:
+            for residual, piece in zip(self.residuals, self.pieces, strict=True):
+                residual.load(saved[piece].contiguous())
 
 
 def pieces_of(manifest: Manifest) -> tuple[slice, ...]:

@@ -11,13 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
+import torch
 
+from atoll.node.allocator import give_back
 from atoll.node.blobs import FetchFailed, StoreFull
 from atoll.node.disk import Disk, StateFile, load_state
 from atoll.node.evaluator import Evaluator
 from atoll.node.network import Network
 from atoll.node.numbers import Numbers
 from atoll.node.state_fetch import Pace, StateFetcher
+from atoll.node.state_files import Draft
 from atoll.node.training import Training
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
@@ -61,6 +64,10 @@ class Rounds:
     async def write(self, function: Callable[..., Any], *args: object) -> Any:
         """The same, from the thread for the disk."""
         return await asyncio.get_running_loop().run_in_executor(self._disk_worker, function, *args)
+
+    async def copy_anchor(self, into: torch.Tensor) -> int:
+        """Copy the newest anchor; the round that it is of."""
+        return int(await self.compute(self.numbers.copy_anchor, into))
 
     # ---- what is on disk ------------------------------------------------------------------------
 
@@ -153,6 +160,16 @@ class Rounds:
         await self.write(self._disk.save_result, action.round, ref, payload)
         self._feed(e.Aggregated(action.round, action.view, action.sum, action.part, ref))
 
+    async def put_aside(self, before_round: int) -> None:
+        """Serve what earlier rounds exchanged from files: who is behind may ask for it, memory is for now."""
+        store = self._network.store
+        for digest, view in store.in_memory(before_round):
+            try:
+                store.move(digest, await self.write(self._disk.aside, view))
+            except OSError as error:
+                log.warning("what was exchanged stays in memory", reason=str(error))
+                return
+
     # ---- states ---------------------------------------------------------------------------------
 
     async def apply(self, body: Body) -> None:
@@ -160,8 +177,6 @@ class Rounds:
         assert all(payload is not None for payload in payloads)
         rewound = self.rewound
         state = await self.compute(self.numbers.apply, body, payloads)
-        if self.training is not None:
-            self.training.moved(body.round)
         await self._keep(state, rewound)
 
     async def _keep(self, state: e.StateLoaded, rewound: int) -> None:
@@ -171,18 +186,30 @@ class Rounds:
         """
         if rewound != self.rewound:
             return
-        copying = asyncio.get_running_loop().run_in_executor(self.worker, self.numbers.copies)
+        drafting = asyncio.get_running_loop().run_in_executor(self.worker, self._draft, state.round)
         self._feed(state)
-        anchor, momentum, residual = await copying
+        drafts = await drafting
         if rewound != self.rewound:
+            for made in filter(None, drafts):
+                made.written.unlink(missing_ok=True)
             return
         if self.evaluator is not None and not self._disk.paused:
-            self.evaluator.evaluate(state.round, anchor)
-        await self.write(self._save, state, anchor, momentum, residual)
+            self.evaluator.evaluate(state.round)
+        await self.write(self._save, state, *drafts)
+        await self.put_aside(state.round + 1)
+        await self.write(give_back)
 
-    def _save(self, state: e.StateLoaded, anchor: Any, momentum: Any, residual: Any) -> None:
-        self._disk.save_state(state.round, self._signed.run_id, anchor, momentum)
-        self._disk.save_local(state.round, residual)
+    def _draft(self, round_: int) -> tuple[Draft, Draft | None]:
+        """Before the worker changes them again."""
+        numbers = self.numbers
+        state = self._disk.draft_state(round_, self._signed.run_id, numbers.anchor, numbers.momentum)
+        residuals = [residual.buffer for residual in numbers.residuals]
+        return state, self._disk.draft_local(round_, residuals) if residuals else None
+
+    def _save(self, state: e.StateLoaded, whole: Draft, local: Draft | None) -> None:
+        self._disk.keep_state(whole)
+        if local is not None:
+            self._disk.keep_local(local)
         self._serve_state(self._disk.states()[0], state)
 
     def _serve_state(self, file: StateFile, state: e.StateLoaded) -> None:

@@ -161,9 +161,9 @@ async def _start_workers(
         assert daemon.rounds.training.task is not None
         daemon.watch(daemon.rounds.training.task)
     if config.evaluate_windows:
-        daemon.rounds.evaluator = Evaluator(trainer, config.evaluate_windows)
+        daemon.rounds.evaluator = Evaluator(trainer, config.evaluate_windows, daemon.rounds.copy_anchor)
         if started.state is not None:
-            daemon.rounds.evaluator.evaluate(started.state.round, daemon.rounds.numbers.anchor.clone())
+            daemon.rounds.evaluator.evaluate(started.state.round)
 
 
 class _Stop:

@@ -36,9 +36,10 @@ log = structlog.get_logger("atoll.states")
 
 
 class RangeSink:
-    """Takes the bytes of one chunk."""
+    """Takes the bytes of one chunk, until it is `dropped`: before Python 3.12 a cancelled pull may go on."""
 
     digests = False
+    dropped = False
 
     def __init__(self, ref: BlobRef, index: int) -> None:
         self.ref = ref
@@ -48,6 +49,8 @@ class RangeSink:
 
     def write(self, data: bytes | memoryview) -> None:
         until = self.received + len(data)
+        if self.dropped:
+            raise RemoteProtocolError("the chunk is here already, from somebody else")
         if until > self.stop:
             raise RemoteProtocolError(f"more than the {self.stop - self.start} bytes of the chunk")
         self.data[self.received - self.start : until - self.start] = data
@@ -79,7 +82,7 @@ class Pace:
 
     def pull_s(self, ref: BlobRef, ask: Ask) -> float:
         """For one request, of several that share a donor's link; a turn to wait for is in it."""
-        if ask.index is None:
+        if ask.chunk is None:
             return 10.0 + ref.size / HASHED_PER_S
         return 30.0 + 4 * chunk_bytes(ref.size) / self.bytes_per_s_min
 
@@ -195,9 +198,9 @@ class StateFetcher:
 
     def _start(self, load: _Load, ask: Ask) -> None:
         ref = load.blobs[ask.blob]
-        sink = ListSink(ref) if ask.index is None else RangeSink(ref, ask.index)
+        sink = ListSink(ref) if ask.chunk is None else RangeSink(ref, ask.chunk)
         timeout_s, stall_s = self._pace.pull_s(ref, ask), self._pace.stall_s
-        if ask.index is None:
+        if ask.chunk is None:
             stall_s = timeout_s
         pull = self._router.pull(ask.peer, ref, sink, kind="state", timeout_s=timeout_s, stall_s=stall_s)
         load.running[asyncio.ensure_future(pull)] = (ask, sink)
@@ -227,11 +230,11 @@ class StateFetcher:
 
     async def _took(self, load: _Load, ask: Ask, sink: RangeSink) -> None:
         loop, chunks = asyncio.get_running_loop(), load.chunks
-        if ask.index is None:
+        if ask.chunk is None:
             chunks.listed(ask, bytes(sink.data), loop.time())
             return
         digest = await _in_thread(lambda: hashlib.sha256(sink.data).digest())
-        right = digest == chunks.digest(ask.blob, ask.index)
+        right = digest == chunks.digest(ask.blob, ask.chunk)
         if right:
             await _in_thread(load.files.write, ask.blob, sink.start, sink.data)
         else:
@@ -248,6 +251,7 @@ class StateFetcher:
             if running == ask:
                 self.repeated_bytes += sink.received - sink.start
                 del load.running[task]
+                sink.dropped = True
                 task.cancel()
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
                 load.chunks.dropped(ask, asyncio.get_running_loop().time())

@@ -1,7 +1,7 @@
 """The daemon's side of the trainer process: start it, ask it, notice its death.
 
 Torch runs in a process of its own, so that neither its GIL nor its crash touches the network. The two
-vectors `anchor` and `delta` are shared memory; everything else is a line of JSON.
+vectors `anchor` and `delta` are shared memory (shared_round.py); everything else is a line of JSON.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from atoll.node import shared_tensors
+from atoll.node.shared_round import FILES, SharedRound
+from atoll.node.shared_tensors import anonymous_file
 from atoll.node.spent import Spent
 from atoll.protocol.errors import ConfigError
 
@@ -87,9 +86,9 @@ class TrainerConfig:
 class Trainer:
     """A running trainer process. `spent` is where its seconds went, as it told last.
 
-    `anchor` is written by the daemon and read by the trainer when a command starts; `delta` is written by
-    `train` and must be left alone until it returns. Both stay readable after the process has died. Start it
-    from the thread that runs the event loop: Linux ends the child when the thread that made it ends.
+    `shared` holds the vectors: `anchor`, which the daemon writes, and `delta`, which `train` writes and is to
+    be left alone until it returns. Both stay readable after the process has died. Start it from the thread
+    that runs the event loop: Linux ends the child when the thread that made it ends.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], progress: Callable[[Progress], None]) -> None:
@@ -107,13 +106,13 @@ class Trainer:
 
         Raises ConfigError with the child's words, OSError if there is no memory for the vectors, TrainerDied.
         """
-        files = [shared_tensors.anonymous_file(name) for name in ("anchor", "delta")]
+        files = [anonymous_file(name) for name in FILES]
         try:
             ours, process = _spawn(config, files)
             self = cls(process, progress)
             await self._connect(ours)
             try:
-                self._adopt(await self._ask("start", _opening(config)), files)
+                self._adopt(await self._ask("start", _opening(config)), files, config.fragments)
             except BaseException:
                 if self._died is None:
                     process.kill()  # it is still importing, and would read nothing for seconds
@@ -128,14 +127,13 @@ class Trainer:
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
         self._reading = asyncio.create_task(self._read(reader), name="trainer")
 
-    def _adopt(self, facts: Message, files: list[int]) -> None:
+    def _adopt(self, facts: Message, files: list[int], fragments: int) -> None:
         self.numel: int = facts["numel"]
         self.slots = tuple((name, tuple(shape)) for name, shape in facts["slots"])
         self.corpus_digest: str = facts["corpus"]
         self.windows: int = facts["windows"]
         self.step_tokens: int = facts["step_tokens"]
-        self.anchor: torch.Tensor = shared_tensors.tensor(files[0], self.numel)
-        self.delta: torch.Tensor = shared_tensors.tensor(files[1], self.numel)
+        self.shared = SharedRound(files, self.numel, fragments)
 
     @property
     def pid(self) -> int:
@@ -175,11 +173,6 @@ class Trainer:
         """Let the last `train` return after its present step, or before its first. Without one, nothing."""
         if self._training in self._pending:
             self._send({"id": self._training, "command": "stop"})
-
-    def merge(self, fragment: int) -> None:
-        """Tell it that this fragment of `anchor` has moved; the model takes it in after its present step."""
-        if self._died is None:
-            self._send({"id": 0, "command": "merge", "fragment": fragment})
 
     async def evaluate(self, windows: int) -> float:
         """Give `anchor`'s mean loss, nats per token, over at most `windows` held-out windows."""

@@ -2,7 +2,7 @@
 
 Lines of JSON go both ways. The daemon asks {"id", "command", …}; the trainer answers {"id", "result"} or
 {"id", "error"}, and reports {"id", "progress"} after each inner step. Parameters and pseudo-gradients never
-pass through the socket: both sides map the same memory (shared_tensors.py).
+pass through the socket: both sides map the same memory (shared_round.py).
 
 A thread reads the socket, so that "stop" reaches a running round and the end of the daemon ends the
 trainer; another one writes, as the daemon that is woken up may take the processor. Commands themselves run
@@ -32,9 +32,9 @@ from typing import Any
 
 import torch
 
-from atoll.node import shared_tensors
 from atoll.node.arrangement import arranged
 from atoll.node.local_model import LocalModel
+from atoll.node.shared_round import SharedRound
 from atoll.node.spent import Kind, Stopwatch
 from atoll.protocol.errors import ConfigError
 from atoll.workload import model as models
@@ -61,7 +61,6 @@ class Link:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self.commands: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self.merges: deque[int] = deque()
         self._stopped: deque[int] = deque(maxlen=STOPS_KEPT)
         self._told: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._teller = threading.Thread(target=self._tell, name="teller", daemon=True)
@@ -81,8 +80,6 @@ class Link:
     def _take(self, message: Message) -> None:
         if message["command"] == "stop":
             self._stopped.append(message["id"])
-        elif message["command"] == "merge":
-            self.merges.append(message["fragment"])
         else:
             self.commands.put(message)
 
@@ -113,9 +110,7 @@ class Link:
 class Worker:
     """One model with its data, moments and shared vectors; each method is one command."""
 
-    def __init__(
-        self, start: Message, anchor_file: int, delta_file: int, merges: deque[int], watch: Stopwatch
-    ) -> None:
+    def __init__(self, start: Message, files: tuple[int, int], watch: Stopwatch) -> None:
         model = ModelConfig.from_mapping(start["model"], "[model]")
         data = DataConfig.from_mapping(start["data"], "[data]")
         inner = InnerConfig.from_mapping(start["inner"], "[inner]")
@@ -126,8 +121,8 @@ class Worker:
         models.check_sequence(self._model.config, data.sequence_tokens)
         named = [(slot.name, slot.shape) for slot in vector.slots(self._model)]
         self._order, pieces = arranged(named, start["fragments"], start["partition"])
-        vectors = _vector(anchor_file, self._model), _vector(delta_file, self._model)
-        self._local = LocalModel(self._model, vectors, self._order, pieces, start["mixing"], merges)
+        shared = SharedRound(files, vector.numel(self._model), len(pieces))
+        self._local = LocalModel(self._model, shared, self._order, pieces, start["mixing"])
         self._first = model
         self._model.to(device)
         self._loop = InnerLoop(self._model, self._corpus, inner, bytes.fromhex(start["run_seed"]))
@@ -145,7 +140,7 @@ class Worker:
 
     def initial(self) -> None:
         """Write the first parameters, from seed or checkpoint, into the anchor, whatever ran before."""
-        vector.write(models.build(self._first), self._local.anchor, self._order)
+        vector.write(models.build(self._first), self._local.shared.anchor, self._order)
 
     def train(
         self, round: Message, should_stop: Callable[[], bool], report: Callable[[Message], None]
@@ -211,12 +206,6 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _vector(descriptor: int, model: torch.nn.Module) -> torch.Tensor:
-    numel = vector.numel(model)
-    shared_tensors.grow(descriptor, numel)
-    return shared_tensors.tensor(descriptor, numel)
-
-
 def _joined(first: InnerResult, second: InnerResult) -> InnerResult:
     """Two stretches of one round as one."""
     if not second.steps:
@@ -269,7 +258,7 @@ def perform(worker: Worker, link: Link, request: Message, watch: Stopwatch) -> A
     return plain[command](**given)
 
 
-def serve(link: Link, anchor_file: int, delta_file: int) -> None:
+def serve(link: Link, files: tuple[int, int]) -> None:
     """Start as the first message says, then answer commands until "exit" or a refused start."""
     start = link.commands.get()
     torch.set_num_threads(start["with"]["threads"])
@@ -277,7 +266,7 @@ def serve(link: Link, anchor_file: int, delta_file: int) -> None:
     watch = Stopwatch()
 
     def begin() -> Message:
-        workers.append(Worker(start["with"], anchor_file, delta_file, link.merges, watch))
+        workers.append(Worker(start["with"], files, watch))
         return workers[0].facts()
 
     if not answer(link, start, begin, watch):
@@ -320,7 +309,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     link = Link(socket.socket(fileno=given.socket))
     try:
-        serve(link, given.anchor, given.delta)
+        serve(link, (given.anchor, given.delta))
         link.flush()
     except Exception:
         log.exception("the trainer ends")

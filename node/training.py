@@ -7,6 +7,9 @@ Where a run has fragments the trainer's model trains on: what no update took is 
 for the share that an update of others took out of it. There the trainer is never to wait for this side:
 shortly before a round's last step is done, the protocol is told that it is trained, and what it wants next
 is ordered while the trainer is still busy. Whoever asks for the pseudo-gradient meanwhile waits for it.
+
+A pseudo-gradient is offered and waits for its outcome where the trainer left it, in shared memory; the memory
+is given back then, and before the trainer may write there again.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 import torch
@@ -104,7 +108,8 @@ class Training:
         self._restarts = 0
         self._running = 0
         self._rests = False
-        self._unsettled: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
+        self._unsettled: deque[tuple[int, Callable[..., None], tuple[object, ...]]] = deque()
+        self._reading: dict[int, asyncio.Future[Any]] = {}
         self.task: asyncio.Task[None] | None = None
 
     async def start(self, inner: Path | None) -> None:
@@ -118,6 +123,7 @@ class Training:
             )
             await self.trainer.close()
             raise ConfigError(what, "[model]", "the transformers version that the researcher uses")
+        await self._share(self.trainer)
         if inner is not None and inner.exists():
             try:
                 await self.trainer.load_inner(inner)
@@ -169,21 +175,13 @@ class Training:
         pending, contribution = self._pending.pop(settle.round, None), self._contribution
         if contribution is not None and contribution.round == settle.round:
             self._contribution = None
-            self._soon(self._settle_contribution, contribution, settle, moved)
+            self._soon(settle.round, self._settle_contribution, contribution, settle, moved)
         elif pending is not None:
-            self._soon(self._numbers.carry, pending.round, pending.delta, settle.late, moved)
+            self._soon(settle.round, self._carry, pending, settle, moved)
 
-    def moved(self, round_: int) -> None:
-        """This round's update was applied: the trainer's model is to take it in, if it trains on."""
-        if self._numbers.fragments > 1:
-            self._in_worker(self._copy_fragment, fragment_of(round_, self._numbers.fragments))
-
-    def _copy_fragment(self, fragment: int) -> None:
-        """Runs in the worker; the trainer's socket is the event loop's."""
-        trainer, piece = self.trainer, self._numbers.pieces[fragment]
-        if trainer is not None:
-            trainer.anchor[piece].copy_(self._numbers.anchor[piece])
-            self._loop.call_soon_threadsafe(trainer.merge, fragment)
+    async def _share(self, trainer: Trainer) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._worker, self._numbers.share, trainer.shared)
 
     def replaced(self) -> None:
         """The whole state is another one: what the trainer's model trained on from is of no use."""
@@ -215,23 +213,43 @@ class Training:
             self._numbers.accepted(contribution.round, contribution.payloads)
         else:
             self._numbers.missed(contribution.round, settle.late, moved)
+        self._release(contribution.round)
 
-    def _soon(self, function: Callable[..., None], *args: object) -> None:
+    def _carry(self, pending: Pending, settle: a.Settle, moved: bool) -> None:
+        self._numbers.carry(pending.round, pending.delta, settle.late, moved)
+        self._release(pending.round)
+
+    def _release(self, round_: int) -> None:
+        if self.trainer is not None:
+            self.trainer.shared.release(self._numbers.pieces[self._fragment(round_)])
+
+    def _fragment(self, round_: int) -> int:
+        return fragment_of(round_, self._numbers.fragments)
+
+    def _soon(self, round_: int, function: Callable[..., None], *args: object) -> None:
         """Settle behind what else this moment asks of the worker: the outer step, which others wait for."""
-        self._unsettled.append((function, args))
+        self._unsettled.append((round_, function, args))
         asyncio.get_running_loop().call_later(0, self._settle_now)
 
     def _settle_now(self) -> None:
         """At the latest before the residual is offered again."""
         while self._unsettled:
-            function, args = self._unsettled.popleft()
-            self._in_worker(function, *args)
+            round_, function, args = self._unsettled.popleft()
+            self._in_worker(round_, function, *args).add_done_callback(
+                lambda done: done.exception() and log.error("lost", error=repr(done.exception()))
+            )
 
-    def _in_worker(self, function: Callable[..., None], *args: object) -> None:
+    def _in_worker(self, round_: int, function: Callable[..., Any], *args: object) -> asyncio.Future[Any]:
+        """Have the worker do what reads the round's pseudo-gradient."""
         future = asyncio.get_running_loop().run_in_executor(self._worker, function, *args)
-        future.add_done_callback(
-            lambda done: done.exception() and log.error("lost", error=repr(done.exception()))
-        )
+        self._reading[self._fragment(round_)] = future
+        return future
+
+    async def _free(self, fragment: int) -> None:
+        """Wait until nothing reads this fragment's last pseudo-gradient any more."""
+        self._settle_now()
+        while (reading := self._reading.get(fragment)) is not None and not reading.done():
+            await asyncio.wait({reading})
 
     # ---- the loop -------------------------------------------------------------------------------
 
@@ -264,8 +282,8 @@ class Training:
             if result.finite and not result.tokens and train.round not in self._settled:
                 self._want_again(train, first_step)
                 return
-            fragment = fragment_of(train.round, self._numbers.fragments)
-            await self._hand_over(train, result, trainer.delta[self._numbers.pieces[fragment]])
+            piece = self._numbers.pieces[self._fragment(train.round)]
+            await self._hand_over(train, result, trainer.shared.delta[piece])
         finally:
             self._running = 0
             if self._promise is not None:
@@ -285,9 +303,6 @@ class Training:
             self.trainer.stop_early()
             await ahead.result
         fresh = self._numbers.fragments == 1 or ahead is not None or self._last != train.round - 1
-        if fresh:
-            copy = self.trainer.anchor.copy_
-            await self._loop.run_in_executor(self._worker, copy, self._numbers.anchor)
         if train.round in self._settled:
             return None
         if self._rests:
@@ -298,7 +313,8 @@ class Training:
     async def _ask(self, train: a.Train, first_step: int, fresh: bool) -> TrainResult:
         assert self.trainer is not None
         index, count = train.shard
-        fragment = fragment_of(train.round, self._numbers.fragments)
+        fragment = self._fragment(train.round)
+        await self._free(fragment)
         return await self.trainer.train(train.round, train.steps, index, count, first_step, fragment, fresh)
 
     def _want_again(self, train: a.Train, first_step: int) -> None:
@@ -307,20 +323,18 @@ class Training:
         self._wake.set()
 
     async def _hand_over(self, train: a.Train, result: TrainResult, delta: torch.Tensor) -> None:
-        loop = asyncio.get_running_loop()
         if not result.finite or not result.tokens:
             log.warning(
                 "nothing to contribute", round=train.round, finite=result.finite, tokens=result.tokens
             )
             return
         self.loss = result.mean_loss
+        pending = Pending(train.round, delta)
         if late := self._settled.get(train.round):
             self._settle_now()
-            settle, moved = late
-            carry = self._numbers.carry
-            await loop.run_in_executor(self._worker, carry, train.round, delta, settle.late, moved)
+            await self._in_worker(train.round, self._carry, pending, *late)
             return
-        self._pending[train.round] = Pending(train.round, delta)
+        self._pending[train.round] = pending
         if self._promise is None:
             self._feed(e.Trained(train.round, result.tokens, result.steps))
 
@@ -328,14 +342,14 @@ class Training:
         """Encode what was handed over, part by part; nothing if its round is over, or ends meanwhile."""
         if self._promise is not None and self._promise.round == order.round:
             await self._promise.kept.wait()
-        pending, loop = self._pending.pop(order.round, None), asyncio.get_running_loop()
+        pending = self._pending.pop(order.round, None)
         if pending is None:
             return ()
         self._settle_now()
         try:
             payloads = tuple(
-                await loop.run_in_executor(
-                    self._worker, self._numbers.encode, order.round, pending.delta, order.parts
+                await self._in_worker(
+                    order.round, self._numbers.encode, order.round, pending.delta, order.parts
                 )
             )
         except ValueError as error:
@@ -343,7 +357,8 @@ class Training:
             return ()
         contribution = Contribution(order.round, payloads)
         if late := self._settled.get(order.round):
-            self._in_worker(self._settle_contribution, contribution, *late)
+            self._soon(order.round, self._settle_contribution, contribution, *late)
+            self._settle_now()
             return ()
         self._contribution = contribution
         return payloads
@@ -363,6 +378,7 @@ class Training:
             raise ConfigError(f"the trainer died {self._restarts} times", "trainer", "see trainer.log")
         await asyncio.sleep(min(30.0, 0.2 * 2 ** min(self._restarts, 8)))
         self.trainer = await Trainer.start(self._config, self._on_progress)
+        await self._share(self.trainer)
         if self.inner_path is not None and self.inner_path.exists():
             with contextlib.suppress(ConfigError):
                 await self.trainer.load_inner(self.inner_path)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from atoll.optim.codecs.base import Codec
-from atoll.optim.flat import floats
+from atoll.optim.flat import floats, pieces
 from atoll.protocol.errors import ConfigError
 
 
@@ -24,6 +24,9 @@ class Residual:
     decay belongs to the offer. It stands when the offer is accepted, and when it is carried: then all of
     the offer waits, the new delta undecayed, and ages with the next. A dropped offer takes its decay back
     with its delta. (SparseLoCo, Sarfi et al. 2025, beta 0.95)
+
+    An offer lies in memory that its caller lends, or in a second vector that the residual keeps once it had
+    to do without.
     """
 
     def __init__(self, numel: int, decay: float = 1.0) -> None:
@@ -33,13 +36,13 @@ class Residual:
             )
         self._decay = decay
         self._residual = torch.zeros(numel, dtype=torch.float32)
-        self._offered = torch.zeros(numel, dtype=torch.float32)
-        self._pending = False
+        self._room: Tensor | None = None
+        self._offered: Tensor | None = None
 
     @property
     def pending(self) -> bool:
         """Whether an offer waits for its outcome."""
-        return self._pending
+        return self._offered is not None
 
     @property
     def buffer(self) -> Tensor:
@@ -49,26 +52,32 @@ class Residual:
 
     def load(self, saved: Tensor) -> None:
         """Take over a saved residual (copied). Raises ValueError if it is not fp32 [numel]."""
-        assert not self._pending, "load between an offer and its outcome"
+        assert not self.pending, "load between an offer and its outcome"
         floats("saved residual", saved, self._residual.numel())
         self._residual.copy_(saved)
 
-    def offer(self, delta: Tensor) -> Tensor:
+    def offer(self, delta: Tensor, room: Tensor | None = None) -> Tensor:
         """decay * residual + delta, fp32 [numel]: what this round encodes. Read it until the outcome.
 
-        If a codec then refuses it as not finite, the outcome is `dropped`.
+        It is written into `room`, fp32 [numel], if that is given, which may be `delta` itself and must be
+        left alone until the outcome. If a codec then refuses it as not finite, the outcome is `dropped`.
 
-        Raises ValueError, and leaves no offer pending, if `delta` is not fp32 [numel].
+        Raises ValueError, and leaves no offer pending, if `delta` or `room` is not fp32 [numel].
         """
-        assert not self._pending, "a second offer before the outcome of the first"
-        floats("delta", delta, self._residual.numel())
+        assert self._offered is None, "a second offer before the outcome of the first"
+        numel = self._residual.numel()
+        floats("delta", delta, numel)
+        if room is None:
+            room = self._room = torch.empty(numel) if self._room is None else self._room
+        floats("room", room, numel)
         with torch.no_grad():
             if self._decay == 1:
-                torch.add(self._residual, delta, out=self._offered)
+                torch.add(self._residual, delta, out=room)
             else:  # a product and a sum, each rounded: add(alpha=) would fuse them
-                torch.mul(self._residual, self._decay, out=self._offered).add_(delta)
-        self._pending = True
-        return self._offered
+                for piece in pieces(numel):
+                    torch.add(self._residual[piece].mul(self._decay), delta[piece], out=room[piece])
+        self._offered = room
+        return room
 
     def accepted(self, decoded: Tensor) -> None:
         """The round took the contribution, which decodes to `decoded`, fp32 [numel]: keep the difference.
@@ -76,26 +85,34 @@ class Residual:
         Raises ValueError, with the offer still pending, if `decoded` is not fp32 [numel].
         """
         floats("decoded", decoded, self._residual.numel())
-        self._settle()
+        self.accepted_pieces([(slice(0, decoded.numel()), decoded)])
+
+    def accepted_pieces(self, decoded: Iterable[tuple[slice, Tensor]]) -> None:
+        """The same, of what decodes piece by piece: places that cover the vector, and the values there."""
+        offered = self._awaited()
         with torch.no_grad():
-            torch.sub(self._offered, decoded, out=self._residual)
+            for piece, values in decoded:
+                torch.sub(offered[piece], values, out=self._residual[piece])
+        self._offered = None
 
     def carried(self, share: float = 1.0) -> None:
         """The round went on without the contribution: keep its delta for the next, or a share in (0, 1]."""
-        self._settle()
-        if share < 1:
-            with torch.no_grad():
+        offered = self._awaited()
+        with torch.no_grad():
+            if share < 1:
                 before = self._residual.mul_(self._decay)
-                self._offered.sub_(before).mul_(share).add_(before)
-        self._residual, self._offered = self._offered, self._residual
+                offered.sub_(before).mul_(share).add_(before)
+            self._residual.copy_(offered)
+        self._offered = None
 
     def dropped(self) -> None:
         """Forget this offer's delta: the residual is what it was before."""
-        self._settle()
+        self._awaited()
+        self._offered = None
 
-    def _settle(self) -> None:
-        assert self._pending, "an outcome without an offer"
-        self._pending = False
+    def _awaited(self) -> Tensor:
+        assert self._offered is not None, "an outcome without an offer"
+        return self._offered
 
 
 class Feedback:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from atoll.optim.codecs.base import Codec, Payload
-from atoll.optim.flat import VALUE_MAX, floats
+from atoll.optim.flat import VALUE_MAX, floats, pieces
 
 TOTAL_WEIGHT_MAX = 2**53
 
@@ -22,8 +22,8 @@ def weighted_mean(
     one part, or of the whole vector, in contributor order. fp32 addition is not associative, so the
     order is part of the result, and equal lists give equal bits on every machine: one rounding for each
     multiplication and addition, and one division at the end. Weights are token counts; a contribution
-    of weight 0 is not decoded. One payload at a time is decoded, so an iterator that reads them from
-    disk keeps memory at one vector beside `out`.
+    of weight 0 is not decoded. One payload at a time is decoded, a piece that stays in cache at a time, so
+    an iterator that reads them from disk needs no memory beside `out` and one payload.
 
     Raises RemoteProtocolError if a payload is not one of `numel` elements by `codec`, and ValueError if a
     weight is negative, the total is beyond 2^53 (within it no sum overflows, and payloads are bounded by
@@ -31,18 +31,17 @@ def weighted_mean(
     """
     mean = torch.empty(numel, dtype=torch.float32) if out is None else out
     floats("out", mean, numel)
-    scratch: Tensor | None = None
     total = 0
     with torch.no_grad():
         for weight, payload in contributions:
             check_weight(weight, total)
             if weight == 0:
                 continue
-            if total == 0:
-                codec.decode(payload, numel, mean).mul_(float(weight))
-            else:
-                scratch = codec.decode(payload, numel, scratch)
-                mean.add_(scratch.mul_(float(weight)))
+            for piece, values in codec.pieces(payload, numel):
+                if total == 0:
+                    torch.mul(values, float(weight), out=mean[piece])
+                else:
+                    mean[piece].add_(values.mul_(float(weight)))
             total += weight
         return _divided(mean, total)
 
@@ -75,4 +74,8 @@ def check_weight(weight: int, total: int) -> None:
 
 def _divided(summed: Tensor, total: int) -> Tensor | None:
     """Rounding may carry a mean of extreme values an ulp past what a codec accepts; hence the clamp."""
-    return summed.div_(float(total)).clamp_(-VALUE_MAX, VALUE_MAX) if total else None
+    if not total:
+        return None
+    for piece in pieces(summed.numel()):
+        summed[piece].div_(float(total)).clamp_(-VALUE_MAX, VALUE_MAX)
+    return summed

@@ -69,15 +69,21 @@ def load(model: nn.Module, flat: torch.Tensor, order: Sequence[str] = ()) -> Non
 
 @torch.no_grad()
 def subtract(
-    model: nn.Module, flat: torch.Tensor, order: Sequence[str] = (), piece: slice = slice(None)
+    model: nn.Module,
+    flat: torch.Tensor,
+    out: torch.Tensor,
+    order: Sequence[str] = (),
+    piece: slice = slice(None),
 ) -> None:
-    """flat <- flat - parameters. With `flat` holding the anchor this leaves the pseudo-gradient.
+    """out <- flat - parameters. With `flat` holding the anchor this leaves the pseudo-gradient.
 
-    Only for the parameters that lie in `piece` of the vector, a fragment's for example.
+    Only for the parameters that lie in `piece` of the vector, a fragment's for example. `out` may be `flat`.
     """
     _check(model, flat)
+    _check(model, out)
     for (_, shape, start), parameter in _within(model, order, piece):
-        flat[start : start + parameter.numel()].view(shape).sub_(parameter.to(flat.device))
+        place = slice(start, start + parameter.numel())
+        torch.sub(flat[place].view(shape), parameter.to(flat.device), out=out[place].view(shape))
 
 
 @torch.no_grad()

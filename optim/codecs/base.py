@@ -15,18 +15,21 @@ refuse other bytes with a reason, and sizes no allocation.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from atoll.optim.flat import Floats, floats
+from atoll.optim.flat import PIECE, Floats, floats
 from atoll.protocol.errors import RemoteProtocolError
 
 Payload = bytes | bytearray | memoryview
 Buffer = bytearray | memoryview
+Fill = Callable[[Callable[[slice], Floats]], Iterator[slice]]
+"""A decoder at work: given where the elements of a slice are to go, it fills one slice after the other and
+yields each once it is filled."""
 
 HEADER_BYTES = 16
 _MAGIC = b"ATLC"
@@ -78,6 +81,13 @@ class Codec(Protocol):
         what `numel`, the caller's number, calls for.
         """
 
+    def pieces(self, payload: Payload, numel: int) -> Iterator[tuple[slice, Tensor]]:
+        """The same vector in order, a piece at a time: its place, and its values in memory that the next
+        piece overwrites and the caller may. So a payload is summed, or only checked, without a vector beside.
+
+        Raises RemoteProtocolError as `decode` does, before the first piece or at the one that is wrong.
+        """
+
 
 def pack_header(codec_id: int, block: int, numel: int) -> bytes:
     """The sixteen bytes at the front of a payload."""
@@ -120,6 +130,22 @@ def target(numel: int, out: Tensor | None) -> tuple[Tensor, Floats]:
     """The tensor that a decoder fills, fp32 [numel], and its numpy view. Raises ValueError if unfit."""
     tensor = torch.empty(numel, dtype=torch.float32) if out is None else out
     return tensor, floats("out", tensor, numel)
+
+
+def decoded(fill: Fill, numel: int, out: Tensor | None) -> Tensor:
+    """All that `fill` fills, in `out` if given. Raises ValueError if `out` is unfit."""
+    tensor, values = target(numel, out)
+    for _ in fill(values.__getitem__):
+        pass
+    return tensor
+
+
+def in_pieces(fill: Fill, numel: int) -> Iterator[tuple[slice, Tensor]]:
+    """What `fill` fills, in memory for one piece of at most `PIECE` elements."""
+    room = torch.empty(min(PIECE, numel), dtype=torch.float32)
+    values = floats("room", room)
+    for piece in fill(lambda piece: values[: piece.stop - piece.start]):
+        yield piece, room[: piece.stop - piece.start]
 
 
 def _difference(received: bytes, expected: bytes) -> str:

@@ -22,12 +22,14 @@ from atoll.optim.codecs.base import (
     Buffer,
     Payload,
     checked,
+    decoded,
+    in_pieces,
     new_payload,
     pack_header,
     room,
-    target,
 )
 from atoll.optim.flat import NORMAL_MIN, VALUE_MAX, Floats, NonFinite, floats
+from atoll.optim.flat import PIECE as SMALL_PIECE
 from atoll.optim.kernels import Words
 from atoll.optim.packing import pack, packed_bytes, padded_with_zeros, unpack
 from atoll.protocol.errors import RemoteProtocolError
@@ -75,7 +77,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """The numbers that fix a payload's layout. `PIECE` is a multiple of `block`, which is one of 8."""
+    """The numbers that fix a payload's layout. A piece is a multiple of `block`, which is one of 8."""
 
     codec_id: int
     block: int
@@ -110,7 +112,7 @@ class Blockwise:
         table = np.empty(self._entries(values.size), dtype=np.float32)
         words, packed = values.view(np.uint32), self._packed(view, values.size)
         scratch = self._scratch(values.size)
-        for elements, entries, codes in self._pieces(values.size):
+        for elements, entries, codes in self._pieces(values.size, PIECE):
             unpacked = packed[codes] if scratch is None else scratch[: elements.stop - elements.start]
             if not self.quantise(words[elements], table[entries], unpacked, self.block):
                 raise NonFinite(f"NaN, infinity or a value beyond {VALUE_MAX:.2g}: not encoded")
@@ -119,24 +121,31 @@ class Blockwise:
         view[HEADER_BYTES : self._codes_at(values.size)] = table.astype("<f4", copy=False).view(np.uint8).data
 
     def decode(self, payload: Payload, numel: int, out: Tensor | None = None) -> Tensor:
-        tensor, values = target(numel, out)
+        return decoded(partial(self._fill, payload, numel, PIECE), numel, out)
+
+    def pieces(self, payload: Payload, numel: int) -> Iterator[tuple[slice, Tensor]]:
+        return in_pieces(partial(self._fill, payload, numel, SMALL_PIECE), numel)
+
+    def _fill(
+        self, payload: Payload, numel: int, size: int, place: Callable[[slice], Floats]
+    ) -> Iterator[slice]:
         header = pack_header(self.format.codec_id, self.block, numel)
         view = checked(payload, self.payload_bytes(numel), header)
         table = np.frombuffer(view[HEADER_BYTES : self._codes_at(numel)], dtype="<f4").astype(np.float32)
         self.format.table.check(table)
-        words, packed = values.view(np.uint32), self._packed(view, numel)
+        packed = self._packed(view, numel)
         packed.flags.writeable = False  # whatever it lies in: one type, so the kernels are compiled once
         if self.format.bits < 8 and not padded_with_zeros(packed, numel, self.format.bits):
             raise RemoteProtocolError("payload has set bits behind its last code")
         scratch = self._scratch(numel)
-        for elements, entries, codes in self._pieces(numel):
+        for elements, entries, codes in self._pieces(numel, size):
             unpacked = packed[codes]
             if scratch is not None:
                 unpacked = scratch[: elements.stop - elements.start]
                 unpack(packed[codes], self.format.bits, unpacked)
-            if not self.restore(unpacked, table[entries], words[elements], self.block):
+            if not self.restore(unpacked, table[entries], place(elements).view(np.uint32), self.block):
                 raise RemoteProtocolError("payload has a code that no encoder writes")
-        return tensor
+            yield elements
 
     def _entries(self, numel: int) -> int:
         return self.format.table.entries * -(-numel // self.block)
@@ -153,10 +162,10 @@ class Blockwise:
         """Room for the codes of one piece; None if they need no packing."""
         return np.empty(min(PIECE, numel), dtype=np.uint8) if self.format.bits < 8 else None
 
-    def _pieces(self, numel: int) -> Iterator[tuple[slice, slice, slice]]:
+    def _pieces(self, numel: int, size: int) -> Iterator[tuple[slice, slice, slice]]:
         """Runs of whole blocks that stay in cache, as (elements, table entries, places of packed codes)."""
         per_place = max(1, 8 // self.format.bits)
-        for start in range(0, numel, PIECE):
-            stop = min(start + PIECE, numel)
+        for start in range(0, numel, size):
+            stop = min(start + size, numel)
             entries = slice(self._entries(start), self._entries(stop))
             yield slice(start, stop), entries, slice(start // per_place, -(-stop // per_place))

@@ -7,7 +7,7 @@ of each step; here the pseudo-gradient of a round)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,10 +19,11 @@ from atoll.optim.codecs.base import (
     Buffer,
     Payload,
     checked,
+    decoded,
+    in_pieces,
     new_payload,
     pack_header,
     room,
-    target,
 )
 from atoll.optim.codecs.cosines import basis
 from atoll.optim.codecs.sparse_kernels import (
@@ -34,7 +35,7 @@ from atoll.optim.codecs.sparse_kernels import (
     dct_decode,
     dct_encode,
 )
-from atoll.optim.flat import VALUE_MAX, NonFinite, floats
+from atoll.optim.flat import VALUE_MAX, Floats, NonFinite, floats, pieces
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 
 SIDE = 64
@@ -79,27 +80,32 @@ class Dct:
             body = body[bytes_:]
 
     def decode(self, payload: Payload, numel: int, out: Tensor | None = None) -> Tensor:
-        tensor, values = target(numel, out)
+        return decoded(partial(self._fill, payload, numel), numel, out)
+
+    def pieces(self, payload: Payload, numel: int) -> Iterator[tuple[slice, Tensor]]:
+        return in_pieces(partial(self._fill, payload, numel), numel)
+
+    def _fill(self, payload: Payload, numel: int, place: Callable[[slice], Floats]) -> Iterator[slice]:
         view = checked(payload, self.payload_bytes(numel), pack_header(self.codec_id, self.block, numel))
         body = np.frombuffer(view[HEADER_BYTES:].toreadonly(), dtype=np.uint8)
         for elements, bytes_, rows, columns in self._sections(numel):
-            wrong = dct_decode(body[:bytes_], self.k, basis(rows), basis(columns), values[elements])
+            wrong = dct_decode(body[:bytes_], self.k, basis(rows), basis(columns), place(elements))
             if wrong != FINE:
                 raise RemoteProtocolError(f"payload has {WRONG[wrong]}")
             body = body[bytes_:]
-        return tensor
+            yield elements
 
     def _sections(self, numel: int) -> Iterator[tuple[slice, int, int, int]]:
-        """Runs of equal blocks as (elements, payload bytes, rows, columns): square, lower, one row."""
+        """Runs of equal blocks as (elements, payload bytes, rows, columns): square, lower, one row.
+
+        A run has at most `PIECE` elements."""
         start = 0
         for rows, columns in ((SIDE, SIDE), (numel % CHUNK // SIDE, SIDE), (1, numel % SIDE)):
             size = rows * columns
             if size and numel - start >= size:
-                blocks = (numel - start) // size
-                yield (
-                    slice(start, start + blocks * size),
-                    blocks * dct_bytes(min(self.k, size)),
-                    rows,
-                    columns,
-                )
-                start += blocks * size
+                whole = numel - (numel - start) % size
+                for piece in pieces(whole - start):
+                    blocks = (piece.stop - piece.start) // size
+                    elements = slice(start + piece.start, start + piece.stop)
+                    yield elements, blocks * dct_bytes(min(self.k, size)), rows, columns
+                start = whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,12 +14,13 @@ from atoll.optim.codecs.base import (
     Buffer,
     Payload,
     checked,
+    decoded,
+    in_pieces,
     new_payload,
     pack_header,
     room,
-    target,
 )
-from atoll.optim.flat import PIECE, VALUE_MAX, NonFinite, floats, pieces, within
+from atoll.optim.flat import PIECE, VALUE_MAX, Floats, NonFinite, floats, pieces, within
 from atoll.protocol.errors import RemoteProtocolError
 
 
@@ -49,12 +51,18 @@ class Identity:
             np.copyto(sent[piece], values[piece])
 
     def decode(self, payload: Payload, numel: int, out: Tensor | None = None) -> Tensor:
-        tensor, values = target(numel, out)
+        return decoded(partial(self._fill, payload, numel), numel, out)
+
+    def pieces(self, payload: Payload, numel: int) -> Iterator[tuple[slice, Tensor]]:
+        return in_pieces(partial(self._fill, payload, numel), numel)
+
+    def _fill(self, payload: Payload, numel: int, place: Callable[[slice], Floats]) -> Iterator[slice]:
         view = checked(payload, self.payload_bytes(numel), pack_header(self.codec_id, self.block, numel))
         received = np.frombuffer(view[HEADER_BYTES:], dtype="<f4")
         scratch = np.empty(min(PIECE, numel), dtype=np.float32)
         for piece in pieces(numel):
-            np.copyto(values[piece], received[piece])
-            if not within(values[piece], VALUE_MAX, scratch):
+            values = place(piece)
+            np.copyto(values, received[piece])
+            if not within(values, VALUE_MAX, scratch):
                 raise RemoteProtocolError(f"payload holds NaN, infinity or a value beyond {VALUE_MAX:.2g}")
-        return tensor
+            yield piece

@@ -13,7 +13,7 @@ integers, so it is the same on every machine; a float sampler's is not. (Salmon 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -26,10 +26,11 @@ from atoll.optim.codecs.base import (
     Buffer,
     Payload,
     checked,
+    decoded,
+    in_pieces,
     new_payload,
     pack_header,
     room,
-    target,
 )
 from atoll.optim.flat import PIECE, VALUE_MAX, Floats, NonFinite, floats, pieces, within
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
@@ -97,20 +98,25 @@ class Projection:
         np.clip(coefficients, -VALUE_MAX, VALUE_MAX, out=coefficients)
 
     def decode(self, payload: Payload, numel: int, out: Tensor | None = None) -> Tensor:
-        tensor, values = target(numel, out)
+        return decoded(partial(self._fill, payload, numel), numel, out)
+
+    def pieces(self, payload: Payload, numel: int) -> Iterator[tuple[slice, Tensor]]:
+        return in_pieces(partial(self._fill, payload, numel), numel)
+
+    def _fill(self, payload: Payload, numel: int, place: Callable[[slice], Floats]) -> Iterator[slice]:
         view = checked(payload, self.payload_bytes(numel), pack_header(self.codec_id, self.block, numel))
         if not numel:
-            return tensor
+            return
         coefficients = np.frombuffer(view[BODY_AT:], dtype="<f4").astype(np.float32)
         if not within(coefficients, VALUE_MAX, np.empty_like(coefficients)):
             raise RemoteProtocolError(f"payload holds NaN, infinity or a value beyond {VALUE_MAX:.2g}")
         stream = np.random.Philox(key=int.from_bytes(view[HEADER_BYTES:BODY_AT], "little"))
         scratch = np.empty(min(PIECE, 2 * numel), dtype=np.float32)
         for elements, sent, shape in self._runs(numel):
-            piece, dealt = values[elements], scratch[: prod(shape)]
+            piece, dealt = place(elements), scratch[: prod(shape)]
             np.copyto(dealt.reshape(shape), coefficients[sent].reshape(shape[0], 1, shape[2]))
             np.multiply(dealt[: piece.size], _signs(stream, piece.size), out=piece)
-        return tensor
+            yield elements
 
     def _coefficients(self, numel: int) -> int:
         whole, rest = divmod(numel, self.block)

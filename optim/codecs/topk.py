@@ -7,6 +7,7 @@ bin means as in INTELLECT-1, Jaghouar et al. 2024)
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,10 +19,11 @@ from atoll.optim.codecs.base import (
     Buffer,
     Payload,
     checked,
+    decoded,
+    in_pieces,
     new_payload,
     pack_header,
     room,
-    target,
 )
 from atoll.optim.codecs.sparse_kernels import (
     CHUNK,
@@ -32,7 +34,7 @@ from atoll.optim.codecs.sparse_kernels import (
     topk_decode,
     topk_encode,
 )
-from atoll.optim.flat import VALUE_MAX, NonFinite, floats
+from atoll.optim.flat import VALUE_MAX, Floats, NonFinite, floats, pieces
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 
 
@@ -71,10 +73,18 @@ class TopK:
             raise NonFinite(f"NaN, infinity or a value beyond {VALUE_MAX:.2g}: not encoded")
 
     def decode(self, payload: Payload, numel: int, out: Tensor | None = None) -> Tensor:
-        tensor, values = target(numel, out)
+        return decoded(partial(self._fill, payload, numel), numel, out)
+
+    def pieces(self, payload: Payload, numel: int) -> Iterator[tuple[slice, Tensor]]:
+        return in_pieces(partial(self._fill, payload, numel), numel)
+
+    def _fill(self, payload: Payload, numel: int, place: Callable[[slice], Floats]) -> Iterator[slice]:
         view = checked(payload, self.payload_bytes(numel), pack_header(self.codec_id, self.block, numel))
         body = np.frombuffer(view[HEADER_BYTES:].toreadonly(), dtype=np.uint8)
-        wrong = topk_decode(body, self.k, values)
-        if wrong != FINE:
-            raise RemoteProtocolError(f"payload has {WRONG[wrong]}")
-        return tensor
+        for piece in pieces(numel):
+            bytes_ = self.payload_bytes(piece.stop - piece.start) - HEADER_BYTES
+            wrong = topk_decode(body[:bytes_], self.k, place(piece))
+            if wrong != FINE:
+                raise RemoteProtocolError(f"payload has {WRONG[wrong]}")
+            body = body[bytes_:]
+            yield piece

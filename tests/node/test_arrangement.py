@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import pytest
 import torch
 from torch import nn
 
 from atoll.node.arrangement import PARTITIONS, arranged
 from atoll.node.local_model import LocalModel
+from atoll.node.shared_round import SharedRound
 from atoll.protocol.errors import ConfigError
 from atoll.workload import vector
 
@@ -24,12 +23,11 @@ def named(of: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
     return [(slot.name, slot.shape) for slot in vector.slots(of)]
 
 
-def local(of: nn.Module, fragments: int, mixing: float) -> tuple[LocalModel, deque[int], tuple[slice, ...]]:
+def local(of: nn.Module, fragments: int, mixing: float) -> tuple[LocalModel, SharedRound, tuple[slice, ...]]:
     order, pieces = arranged(named(of), fragments, "balanced")
-    vectors = torch.zeros(vector.numel(of)), torch.zeros(vector.numel(of))
-    vector.write(of, vectors[0], order)
-    merges: deque[int] = deque()
-    return LocalModel(of, vectors, order, pieces, mixing, merges), merges, pieces
+    shared = SharedRound.alone(vector.numel(of), fragments)
+    vector.write(of, shared.anchor, order)
+    return LocalModel(of, shared, order, pieces, mixing), shared, pieces
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
@@ -60,31 +58,32 @@ def test_too_many_fragments_are_one_clear_line() -> None:
 
 def test_a_fragment_is_handed_over_and_the_model_trains_on() -> None:
     trained = model()
-    side, merges, pieces = local(trained, 2, 0.25)
+    side, shared, pieces = local(trained, 2, 0.25)
     side.begin(fresh=True)
-    anchor = side.anchor.clone()
+    anchor = shared.anchor.clone()
     with torch.no_grad():
         for parameter in trained.parameters():
             parameter.sub_(1)
     assert side.hand_over(1)
-    assert torch.allclose(side.delta[pieces[1]], torch.ones(1))
-    assert not side.delta[pieces[0]].any(), "another round's may still lie there"
+    assert torch.allclose(shared.delta[pieces[1]], torch.ones(1))
+    assert not shared.delta[pieces[0]].any(), "another round's may still lie there"
 
-    side.anchor[pieces[1]] += 3
-    merges.append(1)
+    assert not side.waits
+    with shared.writing(1):
+        shared.anchor[pieces[1]] += 3
     assert side.waits
     side.begin(fresh=False)
     assert not side.waits
     assert side.hand_over(0)
-    assert torch.allclose(side.delta[pieces[0]], torch.ones(1)), "it went on from where it was"
+    assert torch.allclose(shared.delta[pieces[0]], torch.ones(1)), "it went on from where it was"
     assert side.hand_over(1)
-    expected = side.anchor[pieces[1]] - (0.75 * side.anchor[pieces[1]] + 0.25 * (anchor[pieces[1]] - 1))
-    assert torch.allclose(side.delta[pieces[1]], expected)
+    expected = shared.anchor[pieces[1]] - (0.75 * shared.anchor[pieces[1]] + 0.25 * (anchor[pieces[1]] - 1))
+    assert torch.allclose(shared.delta[pieces[1]], expected)
 
 
 def test_who_evaluates_does_not_train_on_from_there() -> None:
     trained = model()
-    side, _, _ = local(trained, 2, 0.5)
+    side, shared, _ = local(trained, 2, 0.5)
     side.begin(fresh=True)
     with torch.no_grad():
         for parameter in trained.parameters():
@@ -92,7 +91,7 @@ def test_who_evaluates_does_not_train_on_from_there() -> None:
     side.load()
     side.begin(fresh=False)
     assert side.hand_over(0)
-    assert not side.delta.any()
+    assert not shared.delta.any()
 
 
 def test_what_is_not_finite_is_told() -> None:
@@ -102,3 +101,36 @@ def test_what_is_not_finite_is_told() -> None:
     with torch.no_grad():
         next(trained.parameters()).fill_(float("nan"))
     assert not side.hand_over(0)
+
+
+@pytest.mark.parametrize("fragment", [0, None])
+def test_an_update_may_overtake_the_round_that_it_replaces(fragment: int | None) -> None:
+    """With one fragment: what is handed over is measured against the anchor that the round began with."""
+    trained = model()
+    side, shared, _ = local(trained, 1, 0.0)
+    side.begin(fresh=True)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.sub_(1)
+    for _ in range(2):  # an update, and another
+        with shared.writing(fragment):
+            shared.anchor.add_(100)
+    assert not side.waits
+    assert side.hand_over(0)
+    assert torch.allclose(shared.delta, torch.ones(1))
+    kept = shared.delta.clone()
+    with shared.writing(fragment):
+        shared.anchor.add_(100)
+    assert torch.equal(shared.delta, kept), "nothing is in training: the daemon leaves it alone"
+
+
+def test_with_fragments_a_round_on_a_state_that_is_gone_gives_nothing() -> None:
+    trained = model()
+    side, shared, _ = local(trained, 2, 0.5)
+    side.begin(fresh=True)
+    with shared.writing():
+        shared.anchor.add_(100)
+    assert not side.hand_over(0)
+    side.begin(fresh=True)
+    assert side.hand_over(0)
+    assert not shared.delta.any()

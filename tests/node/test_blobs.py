@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.node.blobs import BlobStore, Fetcher, FetchFailed, StoreFull
+from atoll.node.disk import Disk
 from atoll.node.transport import Refused, Unreachable
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, PeerId, digest_of
@@ -100,6 +101,29 @@ def test_serves_a_range_of_a_file_without_counting_it(tmp_path: Path) -> None:
     store.forget(ref.digest)
     assert bytes(view) == data[at : at + 1000], "a stream that is being served keeps its bytes"
     assert (store.used_bytes, len(store)) == (0, 0)
+
+
+def test_what_is_put_aside_is_served_and_not_counted(tmp_path: Path) -> None:
+    store, disk = BlobStore(100), Disk(tmp_path)
+    old, new = (store.put(bytes([n]) * 30, round=n, kind="contribution") for n in (1, 2))
+    reader = store.open(old.digest)
+    ((digest, view),) = store.in_memory(before_round=2)
+    assert digest == old.digest
+    store.move(digest, disk.aside(view))
+    assert store.used_bytes == new.size
+    assert store.in_memory(before_round=2) == []
+    assert reader is not None
+    assert store.get(old.digest) == reader.view == bytes([1]) * 30
+    found = store.get(old.digest)
+    assert found is not None
+    assert isinstance(found.obj, mmap.mmap)
+    assert found.readonly
+    assert {path.name for path in tmp_path.iterdir()} == {"lock", "results"}, "the file has no name"
+    store.forget(old.digest)
+    assert store.used_bytes == new.size
+    store.move(old.digest, view)  # forgotten while it was written
+    assert not store.has(old.digest)
+    disk.close()
 
 
 def test_a_file_that_is_short_or_damaged_is_an_error(tmp_path: Path) -> None:

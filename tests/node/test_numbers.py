@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from atoll.node.numbers import Numbers
+from atoll.node.shared_round import SharedRound
 from atoll.optim.rules import NesterovRule
 from atoll.protocol.commits import Body, Contributor, Kind
 from atoll.protocol.errors import RemoteProtocolError
@@ -46,6 +47,10 @@ def vector(numel: int, seed: int) -> torch.Tensor:
     return torch.randn(numel, generator=torch.Generator().manual_seed(seed))
 
 
+def residual(of: Numbers) -> torch.Tensor:
+    return torch.cat([each.buffer for each in of.residuals])
+
+
 def body(round_: int, *weights: int) -> Body:
     contributors = tuple(Contributor(PeerId(str(i)), 10, 1, w) for i, w in enumerate(weights))
     return Body(NOTHING, round_, NOTHING, Kind.UPDATE, NOTHING, (), (), contributors)
@@ -77,14 +82,16 @@ def test_a_state_goes_through_its_blobs() -> None:
     flat = [one.anchor, one.momentum]
     other.load_bytes([v[piece].numpy().tobytes() for piece in one.pieces for v in flat])
     assert other.state(2) == one.state(2)
-    other.load_residual(one.copies()[2])
-    assert torch.equal(other.copies()[2], one.copies()[2])
+    other.load_residual(residual(one))
+    assert torch.equal(residual(other), residual(one))
 
 
 def test_a_sparse_update_is_the_weighted_mean_of_the_contributions() -> None:
     peers = [numbers("topk", "sparse") for _ in range(3)]
     deltas = [vector(SIZES[1], seed) for seed in (4, 5, 6)]
-    payloads = [peer.encode(3, delta, 1)[0] for peer, delta in zip(peers, deltas, strict=True)]
+    payloads = [
+        peer.encode(3, delta, 1)[0] for peer, delta in zip(peers, map(torch.clone, deltas), strict=True)
+    ]
     decoded = [peers[0].codec.decode(payload, SIZES[1]) for payload in payloads]
     states = [peer.apply(body(3, 1, 2, 3), payloads) for peer in peers]
     assert len({state.anchor for state in states}) == 1
@@ -93,20 +100,20 @@ def test_a_sparse_update_is_the_weighted_mean_of_the_contributions() -> None:
     NesterovRule(0.7, 0.9).step_(wanted, (torch.zeros(SIZES[1]),), mean)
     torch.testing.assert_close(peers[0].anchor[300:], wanted)
     peers[0].accepted(3, payloads[:1])
-    torch.testing.assert_close(peers[0].copies()[2][300:], deltas[0] - decoded[0])
+    torch.testing.assert_close(residual(peers[0])[300:], deltas[0] - decoded[0])
 
 
 @pytest.mark.parametrize(("mixing", "moved", "kept"), [(0.5, True, 0.5), (0.0, True, 1.0), (0.5, False, 0.0)])
 def test_what_an_update_did_not_take_is_kept_once(mixing: float, moved: bool, kept: float) -> None:
     """The local model trains on: what stays in it is not offered a second time."""
     one, delta = numbers(mixing=mixing), vector(SIZES[0], 7)
-    one.encode(2, delta, 2)
+    one.encode(2, delta.clone(), 2)
     one.missed(2, "carry", moved)
-    torch.testing.assert_close(one.copies()[2][:300], kept * delta)
-    one.carry(4, delta, "carry", moved)
-    torch.testing.assert_close(one.copies()[2][:300], 2 * kept * delta)
-    one.carry(6, delta, "drop", moved)
-    torch.testing.assert_close(one.copies()[2][:300], 2 * kept * delta)
+    torch.testing.assert_close(residual(one)[:300], kept * delta)
+    one.carry(4, delta.clone(), "carry", moved)
+    torch.testing.assert_close(residual(one)[:300], 2 * kept * delta)
+    one.carry(6, delta.clone(), "drop", moved)
+    torch.testing.assert_close(residual(one)[:300], 2 * kept * delta)
 
 
 def test_bytes_of_no_part_are_refused() -> None:
@@ -117,3 +124,46 @@ def test_bytes_of_no_part_are_refused() -> None:
         one.check(good + b"\0")
     with pytest.raises(RemoteProtocolError):
         one.check(bytes(len(good)))
+
+
+def test_a_run_without_feedback_holds_no_residual() -> None:
+    one, delta = numbers("int8", feedback=0.0), vector(SIZES[1], 9)
+    assert one.residuals == ()
+    payloads = one.encode(1, delta.clone(), 2)
+    assert payloads == [one.codec.encode(delta[start:stop]) for start, stop in one.bounds(1, 2)]
+    one.accepted(1, payloads)
+    one.missed(1, "carry", True)
+    one.carry(3, delta.clone(), "carry", True)
+    with pytest.raises(ValueError, match="NaN"):
+        one.encode(3, torch.full((SIZES[1],), float("nan")), 2)
+    assert one.encode(3, delta.clone(), 2) == payloads, "nothing of an earlier round is in it"
+
+
+def test_an_offer_lies_where_its_delta_was() -> None:
+    one, delta = numbers(), vector(SIZES[1], 10)
+    one.encode(1, delta.clone(), 2)
+    one.missed(1, "carry", True)
+    given = delta.clone()
+    payloads = one.encode(3, given, 2)
+    torch.testing.assert_close(given, residual(one)[300:] + delta)
+    one.accepted(3, payloads)
+    assert not residual(one)[300:].any(), "fp32 leaves nothing out"
+
+
+def test_the_steps_are_taken_in_the_anchor_that_a_trainer_reads() -> None:
+    alone, shares = numbers(), numbers()
+    shared = SharedRound.alone(NUMEL, 2)
+    shares.share(shared)
+    assert torch.equal(shared.anchor, alone.anchor)
+    for round_, size in ((1, SIZES[1]), (2, SIZES[0])):
+        payloads = alone.encode(round_, vector(size, round_), 2)
+        assert alone.apply(body(round_, 1), payloads) == shares.apply(body(round_, 1), payloads)
+    assert torch.equal(shared.anchor, alone.anchor)
+    assert shared.moves().tolist() == [1, 1]
+    into = torch.zeros(NUMEL)
+    assert shares.copy_anchor(into) == 2
+    assert torch.equal(into, alone.anchor)
+    alone.load_bytes([bytes(4 * size) for size in SIZES for _ in "am"])
+    shares.load(alone.anchor, alone.momentum)
+    assert not shared.anchor.any()
+    assert not shares.momentum.any()

@@ -72,9 +72,9 @@ class Play:
 
     def _ask(self, ask: Ask) -> None:
         donor = self.donors[ask.peer]
-        if ask.index is not None:
+        if ask.chunk is not None:
             assert ask not in donor.pulls
-            start, stop = bounds(self.sizes[ask.blob], ask.index)
+            start, stop = bounds(self.sizes[ask.blob], ask.chunk)
             donor.pulls[ask] = stop - start
             donor.most = max(donor.most, len(donor.pulls))
         elif self.now_s >= donor.dies_s:
@@ -107,7 +107,7 @@ class Play:
             donor.pulls[ask] -= count / len(shared)
             if donor.pulls[ask] <= 0:
                 del donor.pulls[ask]
-                start, stop = bounds(self.sizes[ask.blob], ask.index or 0)
+                start, stop = bounds(self.sizes[ask.blob], ask.chunk or 0)
                 donor.sent += stop - start
                 for other in self.chunks.arrived(ask, b"\1" * 32, self.now_s):
                     del self.donors[other.peer].pulls[other]
@@ -225,7 +225,7 @@ class TestLists:
             "it is what A said: that it lies is not known yet"
         )
         again = chunks.next(0.1)
-        assert [ask.index for ask in again] == [0]
+        assert [ask.chunk for ask in again] == [0]
         assert again[0].peer in (B, C)
 
     def test_who_breaks_its_own_word_is_left_out(self) -> None:
@@ -233,10 +233,10 @@ class TestLists:
         for peer in (A, B):
             chunks.listed(Ask(peer, 0, None), self.true, 0.0)
         asked = chunks.next(0.0)
-        assert {(ask.peer, ask.index) for ask in asked} == {(A, 0), (B, 1)}
+        assert {(ask.peer, ask.chunk) for ask in asked} == {(A, 0), (B, 1)}
         chunks.arrived(Ask(A, 0, 0), b"\3" * 32, 0.1)
         assert chunks.liars == {A}
-        assert [(ask.peer, ask.index) for ask in chunks.next(0.1)] == [(B, 0)]
+        assert [(ask.peer, ask.chunk) for ask in chunks.next(0.1)] == [(B, 0)]
 
     def test_a_list_whose_chunks_do_not_make_the_blob_puts_all_out_who_gave_it(self) -> None:
         chunks = self.chunks(A, B, C)
@@ -244,8 +244,8 @@ class TestLists:
         for peer, said in ((A, false), (B, false), (C, self.true)):
             chunks.listed(Ask(peer, 0, None), said, 0.0)
         for ask in chunks.next(0.0):
-            assert ask.index is not None
-            chunks.arrived(ask, false[32 * ask.index :][:32], 0.1)
+            assert ask.chunk is not None
+            chunks.arrived(ask, false[32 * ask.chunk :][:32], 0.1)
         assert chunks.whole(0)
         chunks.disproved(0)
         assert (chunks.liars, chunks.believed[0]) == ({A, B}, self.true)
@@ -313,4 +313,4 @@ def test_lists_are_asked_for_a_few_at_a_time() -> None:
     assert len(asks) == LISTS_PER_DONOR
     for ask in asks:
         chunks.listed(ask, b"\1" * 64, 0.0)
-    assert len([ask for ask in chunks.next(0.0) if ask.index is None]) == LISTS_PER_DONOR
+    assert len([ask for ask in chunks.next(0.0) if ask.chunk is None]) == LISTS_PER_DONOR

@@ -102,6 +102,7 @@ class Joiner:
     router: Router
     donors: Sequence[Donor]
     pace: Pace
+    traffic: Traffic
     store: BlobStore = field(default_factory=lambda: BlobStore(32 * MIB))
     faults: dict[PeerId, str] = field(default_factory=dict)
 
@@ -124,7 +125,8 @@ class Joiner:
 @asynccontextmanager
 async def swarm(folder: Path, *donors: Donor, stall_s: float = 10.0) -> AsyncIterator[Joiner]:
     caller = load_or_create(folder / "caller")
-    way = Direct(caller.key, RUN, Traffic())
+    traffic = Traffic()
+    way = Direct(caller.key, RUN, traffic)
     router = Router(caller.peer, way, None)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(router.close)
@@ -135,7 +137,7 @@ async def swarm(folder: Path, *donors: Donor, stall_s: float = 10.0) -> AsyncIte
             stack.push_async_callback(server.stop, 0)
             donor.record = Record(RUN, identity.peer, 1, (f"127.0.0.1:{port}",), identity.certificate)
             router.learn(donor.record)
-        yield Joiner(folder, router, donors, Pace(MIB, stall_s))
+        yield Joiner(folder, router, donors, Pace(MIB, stall_s), traffic)
 
 
 def test_two_donors_share_the_work(tmp_path: Path) -> None:
@@ -145,8 +147,9 @@ def test_two_donors_share_the_work(tmp_path: Path) -> None:
         async with swarm(tmp_path, one, other) as joiner:
             fetcher = joiner.fetcher()
             await joiner.fetch(fetcher)
-            assert min(donor.sent for donor in joiner.donors) > TOTAL / 5
-            assert sum(donor.sent for donor in joiner.donors) < 1.01 * TOTAL + fetcher.repeated_bytes + MIB
+            assert min(donor.sent for donor in joiner.donors) > MIB
+            received = joiner.traffic.snapshot()["kinds"]["state"]["received"]
+            assert TOTAL < received < 1.01 * TOTAL + fetcher.repeated_bytes + MIB
             assert joiner.faults == {}
             other = tmp_path / "incoming" / digest_of(b"of the next load")
             other.write_bytes(b"x")

@@ -121,7 +121,7 @@ def test_it_equals_training_in_this_process(island: Island, tmp_path: Path) -> N
     oracle = InnerLoop(model, corpus, inner, CONFIG.run_seed)
     anchor = torch.empty(vector.numel(model))
     vector.write(model, anchor)
-    assert torch.equal(trainer.anchor, anchor)
+    assert torch.equal(trainer.shared.anchor, anchor)
     assert trainer.slots == tuple((slot.name, slot.shape) for slot in vector.slots(model))
     assert (trainer.corpus_digest, trainer.windows) == (corpus.digest, corpus.windows)
     assert island.run(trainer.evaluate(8)) == heldout_loss(model, corpus, 8)
@@ -132,8 +132,8 @@ def test_it_equals_training_in_this_process(island: Island, tmp_path: Path) -> N
         wanted = oracle.train(round, 10, 0, 2, round * 10, lambda: False, lambda step, loss: None)
         local = torch.empty_like(anchor)
         vector.write(model, local)
-        assert torch.equal(trainer.delta, anchor - local)
-        assert torch.equal(trainer.anchor, anchor)
+        assert torch.equal(trainer.shared.delta, anchor - local)
+        assert torch.equal(trainer.shared.anchor, anchor)
         assert (result.steps, result.tokens, result.finite) == (10, 10 * 4 * 64, True)
         assert (result.mean_loss, result.last_loss) == (wanted.mean_loss, wanted.last_loss)
     assert [step.step for step in island.progress] == [*range(1, 11), *range(1, 11)]
@@ -145,7 +145,7 @@ def test_rounds_lower_the_heldout_loss(island: Island) -> None:
     before = island.run(island.trainer.evaluate(16))
     for round in range(4):
         island.train(round)
-        island.trainer.anchor.sub_(island.trainer.delta)
+        island.trainer.shared.anchor.sub_(island.trainer.shared.delta)
     after = island.run(island.trainer.evaluate(16))
     assert after < before * 0.8
     text = island.run(island.trainer.sample("def ", 20))
@@ -163,19 +163,20 @@ def test_a_round_can_be_stopped_early_and_the_next_one_is_whole(island: Island) 
     result = island.run(scene())
     assert 1 <= result.steps < 10_000
     assert result.tokens == result.steps * 4 * 64
-    assert island.trainer.delta.abs().sum() > 0
+    assert island.trainer.shared.delta.abs().sum() > 0
     assert island.train(1).steps == 10
 
 
 def test_the_anchor_may_be_written_while_a_round_runs(island: Island) -> None:
     async def scene() -> Any:
         task = await island.started_training(0, 1_000_000)
-        island.trainer.anchor.fill_(1e6)
+        with island.trainer.shared.writing():
+            island.trainer.shared.anchor.fill_(1e6)
         island.trainer.stop_early()
         return await task
 
     assert island.run(scene()).finite
-    assert island.trainer.delta.abs().max() < 1
+    assert island.trainer.shared.delta.abs().max() < 1
 
 
 def test_a_cancelled_round_ends_in_the_child_too(island: Island) -> None:
@@ -190,7 +191,7 @@ def test_a_cancelled_round_ends_in_the_child_too(island: Island) -> None:
 
 
 def test_a_pseudo_gradient_that_is_not_finite_is_marked(island: Island) -> None:
-    island.trainer.anchor[-1] = float("nan")
+    island.trainer.shared.anchor[-1] = float("nan")
     result = island.train(0)
     assert (result.steps, result.finite) == (0, False)
     island.run(island.trainer.initial_vector())
@@ -209,7 +210,7 @@ def test_a_killed_trainer_is_noticed_and_a_new_one_resumes_exactly(tmp_path: Pat
     island.train(0)
     island.run(island.trainer.save_inner(saved))
     island.train(1)
-    wanted = island.trainer.delta.clone()
+    wanted = island.trainer.shared.delta.clone()
 
     async def killed() -> TrainerDied:
         task = await island.started_training(2, 1_000_000)
@@ -224,11 +225,11 @@ def test_a_killed_trainer_is_noticed_and_a_new_one_resumes_exactly(tmp_path: Pat
     dead = island.trainer
     dead.stop_early()
     island.trainer = island.start()
-    island.trainer.anchor.copy_(dead.anchor)
+    island.trainer.shared.anchor.copy_(dead.shared.anchor)
     island.run(dead.close())
     island.run(island.trainer.load_inner(saved))
     island.train(1)
-    assert torch.equal(island.trainer.delta, wanted)
+    assert torch.equal(island.trainer.shared.delta, wanted)
 
     saved.write_bytes(saved.read_bytes()[:-7])
     with pytest.raises(ConfigError, match=r"inner\.safetensors: this inner state is damaged.*delete it"):
@@ -261,9 +262,9 @@ def test_what_it_saves_resumes_to_the_bit_whatever_optimizer_and_however_it_ende
     island.run(island.trainer.initial_vector())
     island.train(0, steps=4)
     island.run(island.trainer.save_inner(saved))
-    anchor = island.trainer.anchor.clone()
+    anchor = island.trainer.shared.anchor.clone()
     result = island.train(1, steps=4)
-    wanted = island.trainer.delta.clone()
+    wanted = island.trainer.shared.delta.clone()
     island.run(island.started_training(2, 1_000_000))
     os.kill(island.trainer.pid, signal.SIGKILL)
     island.close()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from test_trainer import CONFIG
 
+from atoll.node.shared_round import SharedRound
 from atoll.node.training import Training
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
@@ -36,10 +37,15 @@ class Side:
         self.worker = ThreadPoolExecutor(1)
         numel = vector.numel(models.build(ModelConfig.from_mapping(CONFIG.model, "[model]")))
         self.numbers = SimpleNamespace(
-            numel=numel, anchor=torch.zeros(numel), fragments=1, pieces=(slice(0, numel),)
+            numel=numel, anchor=torch.zeros(numel), fragments=1, pieces=(slice(0, numel),), share=self.share
         )
         numbers: Any = self.numbers
         self.training = Training(CONFIG, numbers, self.worker, self.events.append)
+
+    def share(self, shared: SharedRound) -> None:
+        """As numbers.py does."""
+        shared.anchor.copy_(self.numbers.anchor)
+        self.shared = shared
 
     def train(self, round_: int) -> None:
         self.training.train(a.Train(round_, ENDLESS, (0, 1)), 0)
@@ -151,7 +157,7 @@ def test_the_next_round_is_ordered_before_this_one_is_done() -> None:
         (payload,) = await stream.training.encode(a.Encode(1, 1, False))  # waits until it is handed over
         trainer = stream.training.trainer
         assert trainer is not None
-        assert payload == trainer.delta[stream.numbers.pieces[1]].numpy().tobytes()
+        assert payload == trainer.shared.delta[stream.numbers.pieces[1]].numpy().tobytes()
         assert any(payload)
         await until(lambda: stream.steps_of(3) and max(stream.steps_of(3)) == STEPS)
 

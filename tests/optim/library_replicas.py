@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -79,6 +79,9 @@ class LargestEighth:
 
     def decode(self, payload: Payload, numel: int, out: Tensor | None = None) -> Tensor:
         return self._fp32.decode(payload, numel, out)
+
+    def pieces(self, payload: Payload, numel: int) -> Iterator[tuple[slice, Tensor]]:
+        return self._fp32.pieces(payload, numel)
 
 
 class Replica:

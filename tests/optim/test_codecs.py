@@ -124,6 +124,22 @@ def test_a_zero_block_has_scale_zero() -> None:
 
 
 @EVERY
+@pytest.mark.parametrize("numel", [0, 5, LONG])
+def test_its_pieces_are_the_vector(each: Codec, numel: int) -> None:
+    payload, at = each.encode(integers_to_floats(numel, 3)), 0
+    wanted = each.decode(payload, numel)
+    for piece, values in each.pieces(payload, numel):
+        assert piece.start == at
+        assert values.numel() == piece.stop - piece.start <= PIECE
+        assert torch.equal(values, wanted[piece])
+        values.fill_(7.0)  # the caller's, until it asks for the next
+        at = piece.stop
+    assert at == numel
+    with pytest.raises(RemoteProtocolError):
+        list(each.pieces(payload + b"\0", numel))
+
+
+@EVERY
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), VALUE_MAX * 1.001])
 @pytest.mark.parametrize("place", [0, PIECE + 1, LONG - 1])
 def test_what_is_not_a_sane_number_is_not_encoded(each: Codec, bad: float, place: int) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
@@ -14,7 +15,7 @@ from atoll.optim import reference
 from atoll.optim.codecs import CODECS, Codec, Payload, codec
 from atoll.optim.codecs.projection import Projection
 from atoll.optim.feedback import Feedback, Residual
-from atoll.optim.flat import NonFinite
+from atoll.optim.flat import PIECE, NonFinite
 from atoll.optim.parts import part_bounds
 from atoll.protocol.errors import ConfigError
 
@@ -78,6 +79,28 @@ def test_a_carried_offer_comes_again_in_full() -> None:
     assert residual.offer(torch.zeros(2)).tolist() == [11.0, 22.0]
     residual.dropped()
     assert residual.buffer.tolist() == [11.0, 22.0]
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.95, 0.0])
+@pytest.mark.parametrize("outcomes", ["acad", "ccsa", "dsca"])
+def test_an_offer_may_take_the_place_of_its_delta(decay: float, outcomes: str) -> None:
+    numel = PIECE + 100
+    own, lent = Residual(numel, decay), Residual(numel, decay)
+    for round_, outcome in enumerate(outcomes):
+        delta = integers_to_floats(numel, round_)
+        given = delta.clone()
+        offered = lent.offer(given, given)
+        assert offered is given
+        assert torch.equal(own.offer(delta), offered)
+        for each in (own, lent):
+            if outcome == "a":
+                each.accepted(delta.round())
+            elif outcome == "d":
+                each.dropped()
+            else:
+                each.carried(0.5 if outcome == "s" else 1.0)
+        given.fill_(float("nan"))
+        assert torch.equal(own.buffer, lent.buffer)
 
 
 def test_a_saved_residual_goes_on() -> None:
@@ -168,6 +191,10 @@ class Counted:
     def decode(self, payload: Payload, numel: int, out: Tensor | None = None) -> Tensor:
         self.decoded.append(numel)
         return self.inner.decode(payload, numel, out)
+
+    def pieces(self, payload: Payload, numel: int) -> Iterator[tuple[slice, Tensor]]:
+        self.decoded.append(numel)
+        return self.inner.pieces(payload, numel)
 
 
 @EVERY

@@ -46,7 +46,7 @@ def test_tied_weights_count_once_and_the_vector_comes_back(tiny_model: Any) -> N
     assert torch.equal(flat(tiny_model), wanted)
     assert torch.equal(tiny_model.lm_head.weight.flatten(), wanted[: 257 * 64])
     anchor = wanted + 3
-    vector.subtract(tiny_model, anchor)
+    vector.subtract(tiny_model, anchor, anchor)
     assert torch.equal(anchor, torch.full_like(anchor, 3))
 
 
