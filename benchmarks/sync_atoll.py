@@ -135,7 +135,10 @@ async def obey(daemon: Daemon, ask_stop: Any, go: asyncio.Event) -> None:
         if "go" in told:
             go.set()
         elif "traffic" in told:
-            say(traffic=status(daemon)["traffic"], roles=[m.role.name for m in daemon.peer.terms.members])
+            told_status = status(daemon)
+            paths = [line["path"] for line in told_status["members"] if line["path"]]
+            roles = [m.role.name for m in daemon.peer.terms.members]
+            say(traffic=told_status["traffic"], roles=roles, paths=paths)
         elif "finish" in told:
             daemon.feed(e.Finish(now=False))
         elif "repeated" in told:

@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 
 from atoll.protocol.ids import PeerId
 
+ENOUGH = 125_000_000
+"""Bytes per second, 1 Gbit/s: beyond it processors are the limit, and vary more than links do."""
+
 
 def shared_out(parts: int, order: Sequence[PeerId], uplinks: Mapping[PeerId, int]) -> list[PeerId]:
     """The owner of each part: the one that would be done first with it too; of several, the first in `order`.
 
-    `uplinks` are in bytes per second, 0 where unknown. Measurements vary: one that has three quarters of
-    the usual rate, which is the median, counts as usual, and so does an unknown one.
+    `uplinks` are in bytes per second, 0 where unknown. Measurements vary: one that has half of the usual
+    rate, which is the median, counts as usual, and so do an unknown one and all beyond ENOUGH.
     """
     speeds = _speeds(order, uplinks)
     owned: Counter[PeerId] = Counter()
@@ -30,7 +33,7 @@ def shared_out(parts: int, order: Sequence[PeerId], uplinks: Mapping[PeerId, int
 
 
 def _speeds(order: Sequence[PeerId], uplinks: Mapping[PeerId, int]) -> dict[PeerId, int]:
-    known = sorted(rate for peer in order if (rate := uplinks.get(peer, 0)) > 0)
+    known = sorted(min(rate, ENOUGH) for peer in order if (rate := uplinks.get(peer, 0)) > 0)
     usual = known[len(known) // 2] if known else 1
     rates = {peer: uplinks.get(peer, 0) for peer in order}
-    return {peer: rate if 0 < 4 * rate < 3 * usual else usual for peer, rate in rates.items()}
+    return {peer: rate if 0 < 2 * rate < usual else usual for peer, rate in rates.items()}

@@ -26,12 +26,23 @@ def test_equals_take_turns_in_the_order_given() -> None:
 
 
 def test_what_is_measured_a_little_differently_counts_as_equal() -> None:
-    assert counts(16, a=100, b=80, c=130, d=76) == {"a": 4, "b": 4, "c": 4, "d": 4}
+    assert counts(16, a=100, b=60, c=130, d=50) == {"a": 4, "b": 4, "c": 4, "d": 4}
 
 
 def test_a_slow_uplink_owns_little_or_nothing() -> None:
     assert counts(16, a=100, b=100, c=100, d=1) == {"a": 6, "b": 5, "c": 5, "d": 0}
-    assert counts(64, a=1000, b=1000, c=1000, d=700) == {"a": 20, "b": 20, "c": 20, "d": 4}
+
+
+def test_the_others_share_what_a_slow_one_does_not_own() -> None:
+    order = [peer(f"w{place}") for place in range(40)]
+    rates = dict.fromkeys(order, 1000) | {order[0]: 499}
+    owned = Counter(shared_out(640, order, rates))
+    assert owned[order[0]] == 0
+    assert set(owned.values()) <= {16, 17}
+
+
+def test_beyond_a_gigabit_all_are_equal() -> None:
+    assert counts(6, a=10**9, b=2 * 10**8, c=10**10) == {"a": 2, "b": 2, "c": 2}
 
 
 def test_who_was_never_measured_counts_as_usual() -> None:
