@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "atoll", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("atoll")
+
+SLOWEST_FIRST = (
+    "swarm/test_swarm",
+    "swarm/test_faults",
+    "simulator/",
+    "swarm/",
+    "netlab/",
+    "optim/test_library",
+)
+"""Files that take longest: begun last, they would keep one processor waiting for the other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((n for n, at in enumerate(SLOWEST_FIRST) if at in item.nodeid), 99))

@@ -105,5 +105,5 @@ def test_what_numbers_depend_on_is_in_the_digest() -> None:
 
 def test_the_example_is_a_lab() -> None:
     small = config.read(Path(__file__).parents[2] / "examples" / "lab-small.toml")
-    assert len(small.methods) == 7
+    assert len(small.methods) == 8
     assert small.lab.replicas == 8
