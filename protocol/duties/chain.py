@@ -143,7 +143,8 @@ def _send_commits(peer: Peer, to: PeerId, round_: int) -> None:
 
 
 def on_ask_commits(peer: Peer, sender: PeerId, ask: m.AskCommits) -> None:
-    if sender not in peer.terms.places and (sender in peer.following or len(peer.following) < FOLLOWERS_MAX):
+    follows = sender != peer.me and sender not in peer.terms.places
+    if follows and (sender in peer.following or len(peer.following) < FOLLOWERS_MAX):
         peer.following[sender] = peer.now_ms
     if ask.round > peer.round:
         ask_new(peer, sender)

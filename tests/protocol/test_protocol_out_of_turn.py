@@ -306,3 +306,13 @@ def test_pausing_twice_says_it_again_and_no_more() -> None:
         assert action.message == m.Join(1, Role.PAUSED)
     p, actions, _ = taken(told, "w3", e.Pause(False))
     assert (p.role, actions) == (Role.WORKER, [])
+
+
+def test_nobody_passes_commits_on_to_itself() -> None:
+    swarm = Swarm(NAMES, ["w4"], RULES, Order(("w1", "w2"), ("w2", "w3", "w1")))
+    swarm.machines["w4"].start()
+    told = Story(swarm)
+    p, _, _ = taken(told, "w4", e.Received(peer("w4"), m.AskCommits(1)))
+    assert p.following == {}
+    p, _, _ = taken(told, "w4", e.Received(peer("w9"), m.AskCommits(1)))
+    assert p.following.keys() == {peer("w9")}
