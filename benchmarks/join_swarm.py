@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,14 @@ from typing import Any
 
 import torch
 from netlab import Lab
+from sync_nodes import publish, start
 from sync_peers import Peer, end
 
-from atoll.node.disk import Disk
 from atoll.node.identity import load_or_create
 from atoll.optim.digest import tensor_digest
 from atoll.protocol.ids import BlobRef, Digest
 from atoll.protocol.keys import Key
-from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, OuterRules, RoundRules, sign
+from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, OuterRules, RoundRules
 
 ROUND_SHARE = 0.6
 """Of the time that the donors' links need for the state: how long a round is meanwhile."""
@@ -51,19 +50,19 @@ def join(asked: Asked, folder: Path, lab: Lab, donors: int, kill: bool) -> dict[
     manifest = _publish(asked, folder, donors)
     peers: list[Peer] = []
     try:
-        first = _start(folder, manifest, lab, None, [])
+        first = start(folder, manifest, lab, None, [])
         peers.append(first)
         bootstrap = _reachable(first, lab, "first")
         rounds = Rounds([])
         if donors > 1:
             for number in range(donors):
-                peers.append(_start(folder, manifest, lab, number, bootstrap))
+                peers.append(start(folder, manifest, lab, number, bootstrap))
             bootstrap = [
                 a for number, peer in enumerate(peers[1:]) for a in _reachable(peer, lab, f"p{number}")
             ]
             rounds = Rounds(peers[1:])
             rounds.without(first)
-        joiner = _start(folder, manifest, lab, donors, bootstrap)
+        joiner = start(folder, manifest, lab, donors, bootstrap)
         peers.append(joiner)
         return _joined(asked, lab, rounds, joiner, donors, kill)
     finally:
@@ -94,27 +93,7 @@ def _publish(asked: Asked, folder: Path, donors: int) -> Path:
         outer=OuterRules(codec="topk"),
         membership=MembershipRules(witnesses=(load_or_create(folder / "first").peer,)),
     )
-    signed = sign(manifest, authority)
-    for name in ("first", *(f"p{number}" for number in range(donors))):
-        disk = Disk(folder / name)
-        disk.save_state(0, signed.run_id, anchor, momentum)
-        disk.close()
-    path = folder / "manifest.bin"
-    path.write_bytes(signed.raw)
-    return path
-
-
-def _start(folder: Path, manifest: Path, lab: Lab, number: int | None, bootstrap: list[str]) -> Peer:
-    name = "first" if number is None else f"p{number}"
-    told = {
-        "folder": str(folder / name),
-        "manifest": str(manifest),
-        "peer": number,
-        "bootstrap": bootstrap,
-        "host": lab.address(name),
-    }
-    with lab.inside(name):
-        return Peer(sys.executable, "sync_atoll.py", told, folder / f"{name}.log")
+    return publish(manifest, authority, folder, donors, anchor, momentum)
 
 
 def _heard(peer: Peer, key: str, wait_s: float = 0.05) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -14,16 +13,16 @@ import numpy as np
 import torch
 from netlab import Lab
 from numpy.typing import NDArray
+from sync_nodes import publish, start
 from sync_peers import Peer, end
 from sync_vectors import relative_error
 
-from atoll.node.disk import Disk
 from atoll.node.identity import load_or_create
 from atoll.optim.codecs import codec
 from atoll.optim.digest import tensor_digest
 from atoll.protocol.ids import BlobRef, Digest
 from atoll.protocol.keys import Key
-from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, OuterRules, RoundRules, sign
+from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, OuterRules, RoundRules
 
 KILLED_AFTER = 0.4
 """Of an undisturbed round's time."""
@@ -53,10 +52,10 @@ def atoll(asked: Any, folder: Path, place: Place, exact: NDArray[np.float64]) ->
     manifest = _publish(asked, folder)
     peers: list[Peer] = []
     try:
-        first = _start(asked, folder, manifest, place, None, [])
+        first = start(folder, manifest, place, None, [])
         peers.append(first)
         bootstrap = [a for a in first.hear("ready")["multiaddrs"] if place.address("first") in a]
-        workers = [_start(asked, folder, manifest, place, n, bootstrap) for n in range(asked.peers)]
+        workers = [start(folder, manifest, place, n, bootstrap) for n in range(asked.peers)]
         peers += workers
         for worker in workers:
             worker.hear("ready")
@@ -97,29 +96,7 @@ def _publish(asked: Any, folder: Path) -> Path:
         outer=OuterRules(learning_rate=1.0, momentum=0.0, codec=asked.codec),
         membership=MembershipRules(witnesses=(witness,)),
     )
-    signed = sign(manifest, authority)
-    for name in ("first", *(f"p{number}" for number in range(asked.peers))):
-        disk = Disk(folder / name)
-        disk.save_state(0, signed.run_id, zeros, zeros.clone())
-        disk.close()
-    path = folder / "manifest.bin"
-    path.write_bytes(signed.raw)
-    return path
-
-
-def _start(
-    asked: Any, folder: Path, manifest: Path, place: Place, number: int | None, bootstrap: list[str]
-) -> Peer:
-    name = "first" if number is None else f"p{number}"
-    told = {
-        "folder": str(folder / name),
-        "manifest": str(manifest),
-        "peer": number,
-        "bootstrap": bootstrap,
-        "host": place.address(name),
-    }
-    with place.inside(name):
-        return Peer(sys.executable, "sync_atoll.py", told, folder / f"{name}.log")
+    return publish(manifest, authority, folder, asked.peers, zeros, zeros.clone())
 
 
 def _without_witness(workers: Sequence[Peer], first: Peer, round_: int) -> int:
