@@ -8,12 +8,13 @@ tries one holder after the other and goes on where the last one stopped.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import mmap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from blake3 import blake3
 
 from atoll.node.traffic import Kind
 from atoll.node.transport import STALL_S, Blob, BlobSink, Refused, Unreachable
@@ -169,7 +170,7 @@ class Sink:
 
     def __init__(self, store: BlobStore, ref: BlobRef, round: int, kind: Kind) -> None:
         self._store, self._ref, self._round, self._kind = store, ref, round, kind
-        self._buffer, self._received, self._sha = bytearray(ref.size), 0, hashlib.sha256()
+        self._buffer, self._received, self._hasher = bytearray(ref.size), 0, blake3()
         self._open = True
 
     @property
@@ -194,20 +195,20 @@ class Sink:
             raise RemoteProtocolError(f"more than the {self._ref.size} bytes of the blob")
         self._buffer[self._received : until] = data
         self._received = until
-        self._sha.update(data)
+        self._hasher.update(data)
 
     def finish(self) -> None:
         """Hand the blob to the store; RemoteProtocolError if it is short or its digest is another."""
         if self._received != self._ref.size:
             raise RemoteProtocolError(f"the last chunk came after {self._received} of {self._ref.size} bytes")
-        if self._sha.hexdigest() != self._ref.digest:
+        if self._hasher.hexdigest() != self._ref.digest:
             raise RemoteProtocolError(f"the bytes do not have the digest {self._ref.digest[:12]}")
         self._open = False
         self._store.keep(self._ref, memoryview(self._buffer).toreadonly(), self._round, self._kind)
 
     def restart(self) -> None:
         """Forget what came: one of those who sent it sent other bytes."""
-        self._received, self._sha = 0, hashlib.sha256()
+        self._received, self._hasher = 0, blake3()
 
     def abandon(self) -> None:
         """Give the room back, unless the blob is in the store."""

@@ -10,12 +10,13 @@ At the end, chunks that are late are asked of a second donor.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from blake3 import blake3
 
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, PeerId
@@ -66,9 +67,9 @@ def bounds(size: int, index: int) -> tuple[int, int]:
 
 
 def digests_of(view: memoryview) -> bytes:
-    """SHA-256 of every chunk of a blob, one after the other: a list as it is sent."""
+    """BLAKE3 of every chunk of a blob, one after the other: a list as it is sent."""
     cuts = (bounds(len(view), index) for index in range(chunk_count(len(view))))
-    return b"".join(hashlib.sha256(view[start:stop]).digest() for start, stop in cuts)
+    return b"".join(blake3(view[start:stop]).digest() for start, stop in cuts)
 
 
 class Ask(NamedTuple):

@@ -36,7 +36,7 @@ class Incoming:
             raise
 
     def digests(self, blob: int) -> bytes:
-        """SHA-256 of each chunk that the file has bytes of; nothing where it is new."""
+        """BLAKE3 of each chunk that the file has bytes of; nothing where it is new."""
         view = self._map(blob, new=False)
         return b"" if view is None else digests_of(view)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import structlog
+from blake3 import blake3
 
 from atoll.node.blobs import BlobStore, Fetcher, FetchFailed, OnFault, Puller
 from atoll.node.chunks import DIGEST_BYTES, Ask, Chunks, bounds, chunk_bytes, chunk_count
@@ -233,7 +233,7 @@ class StateFetcher:
         if ask.chunk is None:
             chunks.listed(ask, bytes(sink.data), loop.time())
             return
-        digest = await _in_thread(lambda: hashlib.sha256(sink.data).digest())
+        digest = await _in_thread(lambda: blake3(sink.data).digest())
         right = digest == chunks.digest(ask.blob, ask.chunk)
         if right:
             await _in_thread(load.files.write, ask.blob, sink.start, sink.data)

@@ -130,7 +130,7 @@ class OuterLoop:
                 fragment.restart()
 
     def digest(self) -> str:
-        """SHA-256 of anchor and outer state: equal at all replicas after every exchange is applied."""
+        """BLAKE3 of anchor and outer state: equal at all replicas after every exchange is applied."""
         vectors = [vector for each in self._fragments for vector in (each.anchor, *each.state)]
         return state_digest([tensor_digest(vector) for vector in vectors])
 

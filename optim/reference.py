@@ -7,10 +7,11 @@ bits as the fp32 operation itself (53 >= 2 * 24 + 2: the double rounding is inno
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Iterable, Sequence
 from math import fsum
+
+from blake3 import blake3
 
 SCALE_MIN = 2.0**-126
 
@@ -102,5 +103,5 @@ def residual_after(
 
 
 def tensor_digest(values: Iterable[float]) -> str:
-    """SHA-256 of the values as little-endian fp32, packed one by one."""
-    return hashlib.sha256(b"".join(struct.pack("<f", value) for value in values)).hexdigest()
+    """BLAKE3 of the values as little-endian fp32, packed one by one."""
+    return blake3(b"".join(struct.pack("<f", value) for value in values)).hexdigest()

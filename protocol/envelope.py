@@ -15,7 +15,7 @@ from atoll.protocol.ids import Digest, PeerId, digest_bytes, digest_from_bytes, 
 from atoll.protocol.keys import Key, verify
 from atoll.protocol.wire import messages_pb2 as wire
 
-VERSION = 1
+VERSION = 2
 ENVELOPE_BYTES_MAX = 1 << 20
 RECORD_BYTES_MAX = 8 << 10
 ADDRESSES_MAX = 16

@@ -1,10 +1,11 @@
-"""Names of things: peers by their Ed25519 key, everything else by the SHA-256 of its bytes."""
+"""Names of things: peers by their Ed25519 key, everything else by the BLAKE3 of its bytes."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import NewType
+
+from blake3 import blake3
 
 from atoll.protocol.errors import RemoteProtocolError
 
@@ -12,7 +13,7 @@ PeerId = NewType("PeerId", str)
 """base58 of the identity multihash of libp2p's public-key message: `12D3Koo…`."""
 
 Digest = NewType("Digest", str)
-"""SHA-256 as 64 hexadecimal digits."""
+"""BLAKE3 as 64 hexadecimal digits."""
 
 REASON_MAX = 500
 _PEER_PREFIX = b"\x00\x24\x08\x01\x12\x20"
@@ -21,10 +22,10 @@ _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 def digest_of(*pieces: bytes | memoryview) -> Digest:
     """Digest of the concatenation of `pieces`."""
-    sha = hashlib.sha256()
+    hasher = blake3()
     for piece in pieces:
-        sha.update(piece)
-    return Digest(sha.hexdigest())
+        hasher.update(piece)
+    return Digest(hasher.hexdigest())
 
 
 def digest_bytes(digest: Digest) -> bytes:

@@ -304,7 +304,7 @@ def _check_shape(manifest: Manifest, where: str) -> None:
         "anchor and momentum, fp32" + (", of each fragment" if manifest.rounds.fragments > 1 else ""),
     )
     for ref in manifest.anchor_blobs:
-        _hex(ref.digest, ref.digest, where, "a SHA-256")
+        _hex(ref.digest, ref.digest, where, "64 hexadecimal digits")
     assigned = manifest.assignment
     fits = 0 < assigned.steps <= STEPS_MAX and 0 < assigned.tokens <= TOKENS_MAX
     _require(fits, f"assignment {assigned}", where, f"1 to {STEPS_MAX} steps, 1 to {TOKENS_MAX} tokens")

@@ -20,8 +20,8 @@ FORBIDDEN_STDLIB = {
     "simulator": {"socket"},
 }
 LIBRARIES = {
-    "protocol": {"cryptography", "google"},
-    "optim": {"numba", "numpy", "torch"},
+    "protocol": {"blake3", "cryptography", "google"},
+    "optim": {"blake3", "numba", "numpy", "torch"},
     "workload": {"numpy", "torch", "transformers", "datasets", "tokenizers", "safetensors", "schedulefree"},
     "simulator": {"numpy", "torch", "matplotlib", "safetensors", "tomli"},
 }

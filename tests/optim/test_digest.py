@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 import torch
+from blake3 import blake3
 from hypothesis import given
 from optim_vectors import tensor, vectors
 from torch import Tensor
@@ -13,12 +12,12 @@ from atoll.optim.digest import state_digest, tensor_digest
 
 
 @given(vectors())
-def test_it_is_sha256_of_the_little_endian_bytes(x: Tensor) -> None:
+def test_it_is_blake3_of_the_little_endian_bytes(x: Tensor) -> None:
     assert tensor_digest(x) == reference.tensor_digest(x.tolist())
 
 
-def test_it_is_what_sha256sum_says() -> None:
-    assert tensor_digest(tensor([1.0])) == hashlib.sha256(b"\x00\x00\x80\x3f").hexdigest()
+def test_it_is_what_b3sum_says() -> None:
+    assert tensor_digest(tensor([1.0])) == blake3(b"\x00\x00\x80\x3f").hexdigest()
 
 
 def test_one_bit_matters_even_the_sign_of_zero() -> None:
@@ -28,7 +27,7 @@ def test_one_bit_matters_even_the_sign_of_zero() -> None:
 
 def test_the_state_digest_covers_each_digest_in_order() -> None:
     one, two = tensor_digest(tensor([1.0])), tensor_digest(tensor([2.0]))
-    assert state_digest([one, two]) == hashlib.sha256(bytes.fromhex(one + two)).hexdigest()
+    assert state_digest([one, two]) == blake3(bytes.fromhex(one + two)).hexdigest()
     assert len({state_digest([one, two]), state_digest([two, one]), state_digest([one])}) == 3
 
 

@@ -232,9 +232,14 @@ def test_a_message_of_an_older_epoch_is_answered_with_what_leads_to_this_one(mes
 def test_a_seal_that_is_ahead_of_its_commit_is_not_lost() -> None:
     """The authority heard of the commit on another way, and says once that it signed it."""
     rules = dataclasses.replace(RULES, snapshot_rounds=2, keep_rounds=2)
-    told = story("w1 w2 w3 train", "deliver", "w3 dies", "w1 w2 train", "4000 ms pass", rules=rules)
-    sent = [x.message for x in told.swarm.machines["coordinator"].log if isinstance(x, a.Send)]
-    (seal,) = [message for message in sent if isinstance(message, m.Seal)]
+    told = story("w1 w2 w3 train", "deliver", "w3 dies", "w1 w2 train", rules=rules)
+    log = told.swarm.machines["coordinator"].log
+
+    def seals() -> list[m.Seal]:
+        return [x.message for x in log if isinstance(x, a.Send) and isinstance(x.message, m.Seal)]
+
+    told.swarm.pass_time(20_000, lambda: bool(seals()))
+    (seal,) = seals()
     assert seal.at == 2
     say(told, "w3 starts again")
     p, actions, _ = taken(told, "w3", e.Received(peer("coordinator"), seal))
