@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,15 @@ TOKENS = 1000
 
 
 class DrawnTrainer:
-    """In the trainer's place: its vectors are this process's memory, and its work is to wait for the word."""
+    """In the trainer's place: its vectors are this process's memory, and its work is to wait for the word.
+
+    A trainer leaves its pseudo-gradient in shared memory and then hands over. So does this one, when it is
+    told to draw, or at the last moment.
+    """
 
     vector: np.ndarray[Any, Any]
     go: asyncio.Event
+    draw: Callable[[], None]
     pid = 0
 
     def __init__(self) -> None:
@@ -64,7 +70,15 @@ class DrawnTrainer:
         fresh: bool = True,
     ) -> TrainResult:
         self._early.clear()
-        self.shared.delta.copy_(torch.from_numpy(self.vector))
+        drawn = False
+
+        def draw() -> None:
+            nonlocal drawn
+            if not drawn:
+                drawn = True
+                self.shared.delta.copy_(torch.from_numpy(self.vector))
+
+        DrawnTrainer.draw = staticmethod(draw)
         say(trains=round, members=members, at_s=time.monotonic())
         waits = [asyncio.ensure_future(event.wait()) for event in (self.go, self._early)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -73,6 +87,7 @@ class DrawnTrainer:
         await asyncio.wait(waits)
         done = self.go.is_set()
         self.go.clear()
+        draw()
         return TrainResult(int(done), TOKENS * done, 0.0, 0.0, True, 0.0)
 
     def stop_early(self) -> None:
@@ -134,6 +149,9 @@ async def obey(daemon: Daemon, ask_stop: Any, go: asyncio.Event) -> None:
         told = json.loads(line)
         if "go" in told:
             go.set()
+        elif "draw" in told:
+            DrawnTrainer.draw()
+            say(drawn=True)
         elif "traffic" in told:
             told_status = status(daemon)
             paths = [line["path"] for line in told_status["members"] if line["path"]]

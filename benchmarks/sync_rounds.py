@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -122,10 +123,12 @@ def _dumped(peer: Peer, path: Path) -> NDArray[np.float32]:
 
 
 def _trains(worker: Peer, round_: int | None = None) -> int:
-    """Wait until a worker trains, and has nothing left to write of the round before."""
+    """Wait until a worker has trained, and has nothing left to write of the round before."""
     found = int(worker.hear("trains", round_)["trains"])
     if round_ is not None:
         worker.hear("saved", round_ - 1)
+    worker.say(draw=True)
+    worker.hear("drawn")
     return found
 
 
@@ -150,6 +153,7 @@ class Timed:
 def _timed(workers: Sequence[Peer], round_: int, place: Place) -> Timed:
     for worker in workers:
         _trains(worker, round_)
+    os.sync()  # the disk is done with the round before, as it is after minutes of training
     cpu_s, sent, wire = sum(w.cpu_s() for w in workers), _sent(workers), place.wire_bytes()
     begun_s, applied = _go(workers, round_)
     cpu_s = sum(w.cpu_s() for w in workers) - cpu_s

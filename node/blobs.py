@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from blake3 import blake3
 
 from atoll.node.traffic import Kind
@@ -170,7 +171,7 @@ class Sink:
 
     def __init__(self, store: BlobStore, ref: BlobRef, round: int, kind: Kind) -> None:
         self._store, self._ref, self._round, self._kind = store, ref, round, kind
-        self._buffer, self._received, self._hasher = bytearray(ref.size), 0, blake3()
+        self._buffer, self._received, self._hasher = memoryview(np.empty(ref.size, np.uint8)), 0, blake3()
         self._open = True
 
     @property
@@ -204,7 +205,7 @@ class Sink:
         if self._hasher.hexdigest() != self._ref.digest:
             raise RemoteProtocolError(f"the bytes do not have the digest {self._ref.digest[:12]}")
         self._open = False
-        self._store.keep(self._ref, memoryview(self._buffer).toreadonly(), self._round, self._kind)
+        self._store.keep(self._ref, self._buffer.toreadonly(), self._round, self._kind)
 
     def restart(self) -> None:
         """Forget what came: one of those who sent it sent other bytes."""

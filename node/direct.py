@@ -23,6 +23,7 @@ from atoll.node.addresses import check_free, split_address
 from atoll.node.identity import CERTIFICATE_NAME, Identity
 from atoll.node.rpc.peer_pb2_grpc import PeerServicer, PeerStub, add_PeerServicer_to_server
 from atoll.node.sessions import UNKNOWN, Doorkeeper, answer
+from atoll.node.stall import Watch
 from atoll.node.traffic import Kind, Traffic
 from atoll.node.transport import (
     MESSAGE_BYTES_MAX,
@@ -198,15 +199,22 @@ class DirectServer(PeerServicer):
     ) -> None:
         self._traffic.received(blob.kind, caller, framed(request.ByteSize()) + CALL_SENT)
         self._pulls[caller] += 1
+        task = asyncio.current_task()
+        assert task is not None
+        watch = Watch(WRITE_STALL_S, task.cancel)
         try:
             with self._uploads.uplink.sending():
                 for chunk in transport.chunks(blob, request.offset):
-                    await asyncio.wait_for(context.write(chunk), WRITE_STALL_S)
+                    await context.write(chunk)
+                    watch.moved()
                     self._traffic.sent(blob.kind, caller, framed(chunk.ByteSize()))
                     self._uploads.uplink.sent(chunk.ByteSize())
-        except asyncio.TimeoutError:
+        except asyncio.CancelledError:
+            if not watch.stalled:
+                raise
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the caller stopped reading")
         finally:
+            watch.close()
             self._pulls[caller] -= 1
             if not self._pulls[caller]:
                 del self._pulls[caller]
@@ -360,18 +368,23 @@ class Direct:
     ) -> None:
         peer, done = link.record.peer, False
         self._traffic.received(kind, peer, CALL_RECEIVED)
-        while not done:
-            try:
-                chunk = await asyncio.wait_for(call.read(), stall_s)
-            except asyncio.TimeoutError:
-                raise link.lost(
-                    f"no chunk for {stall_s:g} s, {sink.received} of {sink.stop} bytes are here"
-                ) from None
-            if chunk is grpc.aio.EOF:
-                raise RemoteProtocolError(transport.cut_short(sink.ref, sink))
-            link.answered = True
-            self._traffic.received(kind, peer, framed(chunk.ByteSize()))
-            done = transport.absorb(peer, chunk, sink)
+        watch = Watch(stall_s, call.cancel)
+        try:
+            while not done:
+                chunk = await call.read()
+                watch.moved()
+                if chunk is grpc.aio.EOF:
+                    raise RemoteProtocolError(transport.cut_short(sink.ref, sink))
+                link.answered = True
+                self._traffic.received(kind, peer, framed(chunk.ByteSize()))
+                done = transport.absorb(peer, chunk, sink)
+        except asyncio.CancelledError:
+            if not watch.stalled:
+                raise
+            told = f"no chunk for {stall_s:g} s, {sink.received} of {sink.stop} bytes are here"
+            raise link.lost(told) from None
+        finally:
+            watch.close()
 
     @asynccontextmanager
     async def _using(self, record: Record) -> AsyncIterator[_Link]:

@@ -64,9 +64,10 @@ class Numbers:
         self._refs: list[tuple[BlobRef, BlobRef]] = []
 
     def warm(self) -> None:
-        """Have the codec compiled, or its machine code loaded, before a round waits for it."""
+        """Have codec and rule compiled, or their machine code loaded, before a round waits for them."""
         numel = max(1, self.codec.block)
-        self.codec.decode(self.codec.encode(torch.zeros(numel)), numel)
+        update = self.codec.decode(self.codec.encode(torch.zeros(numel)), numel)
+        self.rule.step_(torch.zeros(numel), self.rule.state(numel), update)
 
     def share(self, shared: SharedRound) -> None:
         """From now on the anchor is the one that a trainer reads."""
@@ -111,7 +112,7 @@ class Numbers:
 
     # ---- a contribution -------------------------------------------------------------------------
 
-    def encode(self, round_: int, delta: torch.Tensor, parts: int) -> list[bytes]:
+    def encode(self, round_: int, delta: torch.Tensor, parts: int) -> list[Bytes]:
         """Offer residual + delta, encoded part by part; ValueError (and nothing offered) if not finite.
 
         `delta` is the pseudo-gradient of the round's fragment. The offer takes its place: its memory is to
@@ -121,7 +122,7 @@ class Numbers:
         residual = self._residual(round_)
         offered = delta if residual is None else residual.offer(delta, delta)
         try:
-            return [self.codec.encode(offered[start:stop]) for start, stop in self.bounds(fragment, parts)]
+            return [self._encoded(offered[start:stop]) for start, stop in self.bounds(fragment, parts)]
         except ValueError:
             if residual is not None:
                 residual.dropped()
@@ -160,12 +161,18 @@ class Numbers:
 
     # ---- an update ------------------------------------------------------------------------------
 
-    def aggregate(self, round_: int, part: int, parts: int, inputs: Sequence[tuple[int, Bytes]]) -> bytes:
+    def aggregate(self, round_: int, part: int, parts: int, inputs: Sequence[tuple[int, Bytes]]) -> Bytes:
         """The encoded weighted mean of one part, in the order given."""
         start, stop = self.bounds(self._fragment(round_), parts)[part]
         mean = weighted_mean(inputs, self.codec, stop - start)
         assert mean is not None, "the protocol cuts no contributor of weight 0"
-        return self.codec.encode(mean)
+        return self._encoded(mean)
+
+    def _encoded(self, values: torch.Tensor) -> Bytes:
+        """A payload in memory that was not filled with zeros first."""
+        payload = memoryview(np.empty(self.codec.payload_bytes(values.numel()), dtype=np.uint8))
+        self.codec.encode_into(values, payload)
+        return payload.toreadonly()
 
     def apply(self, body: Body, payloads: Sequence[Bytes]) -> StateLoaded:
         """Take the outer step of a committed update: of the mean in parts, or of the contributions.

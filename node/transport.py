@@ -7,6 +7,7 @@ direct gRPC over TLS (`direct.py`) and libp2p streams (`streams.py`); what they 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,8 +18,11 @@ from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_from_bytes, short
 from atoll.protocol.wire import messages_pb2 as wire
 
-CHUNK_BYTES = 256 << 10
-CHUNK_BYTES_MAX = 1 << 20
+CHUNK_BYTES, CHUNK_BYTES_MAX = 256 << 10, 1 << 20
+"""Of a stream's first chunk, and of the largest that is sent or read."""
+QUICK_S, SLOW_S = 0.02, 0.2
+"""A chunk that was sent within the one is followed by one twice as large, after the other by half of it."""
+
 MESSAGE_BYTES_MAX = ENVELOPE_BYTES_MAX + (64 << 10)
 """No message of either transport is larger: an envelope or a chunk, and what surrounds it."""
 
@@ -194,14 +198,22 @@ def read_chunk(raw: bytes) -> Piece | wire.Chunk:
 
 
 def chunks(blob: Blob, offset: int) -> Iterator[Piece]:
-    """The rest of a blob from `offset`; the last chunk says that it is the last, also of an empty rest."""
-    end = len(blob.view)
+    """The rest of a blob from `offset`; the last chunk says that it is the last, also of an empty rest.
+
+    Each costs the same work on both sides, whatever its size: on a fast link they are large, on a slow one so
+    small that one can see it move.
+    """
+    end, size = len(blob.view), CHUNK_BYTES
     while True:
-        until = min(offset + CHUNK_BYTES, end)
+        until, begun_s = min(offset + size, end), time.monotonic()
         yield Piece(blob.view[offset:until], until == end)
         if until == end:
             return
-        offset = until
+        offset, took_s = until, time.monotonic() - begun_s
+        if took_s < QUICK_S:
+            size = min(2 * size, CHUNK_BYTES_MAX)
+        elif took_s > SLOW_S:
+            size = max(size // 2, CHUNK_BYTES)
 
 
 def absorb(peer: PeerId, chunk: Piece | wire.Chunk, sink: BlobSink) -> bool:

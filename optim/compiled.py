@@ -7,8 +7,8 @@ worked on at once; division is numpy's (by zero gives infinity or NaN, no except
 on disk where a folder for it can be written. No bounds are checked: a kernel that reads a peer's bytes
 must validate an index before it uses it. (numba, Lam et al. 2015)
 
-numba is imported when a kernel is first called. It costs half a second and 60 MB, which a peer that
-trains with a codec of numpy alone never pays.
+numba is imported when a kernel is first called. It costs half a second and 60 MB, which who only looks at a
+run never pays.
 """
 
 from __future__ import annotations

@@ -140,9 +140,9 @@ def decoded(fill: Fill, numel: int, out: Tensor | None) -> Tensor:
     return tensor
 
 
-def in_pieces(fill: Fill, numel: int) -> Iterator[tuple[slice, Tensor]]:
-    """What `fill` fills, in memory for one piece of at most `PIECE` elements."""
-    room = torch.empty(min(PIECE, numel), dtype=torch.float32)
+def in_pieces(fill: Fill, numel: int, size: int = PIECE) -> Iterator[tuple[slice, Tensor]]:
+    """What `fill` fills, in memory for one piece of at most `size` elements."""
+    room = torch.empty(min(size, numel), dtype=torch.float32)
     values = floats("room", room)
     for piece in fill(lambda piece: values[: piece.stop - piece.start]):
         yield piece, room[: piece.stop - piece.start]

@@ -29,7 +29,6 @@ from atoll.optim.codecs.base import (
     room,
 )
 from atoll.optim.flat import NORMAL_MIN, VALUE_MAX, Floats, NonFinite, floats
-from atoll.optim.flat import PIECE as SMALL_PIECE
 from atoll.optim.kernels import Words
 from atoll.optim.packing import pack, packed_bytes, padded_with_zeros, unpack
 from atoll.protocol.errors import RemoteProtocolError
@@ -48,6 +47,9 @@ values undefined, if a code is one that no encoder writes."""
 PIECE = 256 * 1024
 """Elements worked on at a time. Their unpacked codes, a byte each, stay in second-level cache between two
 kernels; values need not, for a kernel does block after block. Of 16 K to 1 M elements this measured best."""
+
+SMALL_PIECE = 128 * 1024
+"""Values worked on at a time where something is done with each piece at once: half a mebibyte of them."""
 
 VALUE_BITS = np.uint32(np.float32(VALUE_MAX).view(np.uint32))
 """VALUE_MAX as bits, to compare with the `largest` of a block."""
@@ -124,7 +126,7 @@ class Blockwise:
         return decoded(partial(self._fill, payload, numel, PIECE), numel, out)
 
     def pieces(self, payload: Payload, numel: int) -> Iterator[tuple[slice, Tensor]]:
-        return in_pieces(partial(self._fill, payload, numel, SMALL_PIECE), numel)
+        return in_pieces(partial(self._fill, payload, numel, SMALL_PIECE), numel, SMALL_PIECE)
 
     def _fill(
         self, payload: Payload, numel: int, size: int, place: Callable[[slice], Floats]

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from atoll.optim.flat import floats
-from atoll.optim.rules.base import PIECE, below_one, positive, walk
+from atoll.optim.compiled import compiled
+from atoll.optim.flat import Floats, floats
+from atoll.optim.rules.base import below_one, positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +42,18 @@ def step_(anchor: Tensor, momentum: Tensor, update: Tensor, rule: NesterovRule) 
         anchor   <- anchor - lr * (update + mu * momentum)
 
     A momentum of zeros makes the first step torch's own first step. Momentum equals that of
-    `torch.optim.SGD(nesterov=True)` to the bit, the anchor to the last place or two. It is written as
-    separate `mul`, `add` and `sub`, each rounded once: `add(alpha=...)`, `lerp` and `addcmul` fuse two
-    operations on some machines and not on others, and anchors must be bit-identical. Raises ValueError
-    if the arguments are not flat fp32 vectors of one size. (DiLoCo, Douillard et al. 2023)
+    `torch.optim.SGD(nesterov=True)` to the bit, the anchor to the last place or two. Each operation is
+    rounded once: torch's `add(alpha=...)`, `lerp` and `addcmul` fuse two on some machines and not on others,
+    and anchors must be bit-identical. One compiled pass over memory takes half the time of torch's five.
+    Raises ValueError if the arguments are not flat fp32 vectors of one size. (DiLoCo, Douillard et al. 2023)
     """
-    numel = floats("anchor", anchor).size
-    scratch = torch.empty(min(PIECE, numel), dtype=torch.float32)
-    with torch.no_grad():
-        for piece in walk(numel, {"momentum": momentum, "update": update}):
-            _step_piece(anchor[piece], momentum[piece], update[piece], rule, scratch)
+    anchors = floats("anchor", anchor)
+    momenta, updates = floats("momentum", momentum, anchors.size), floats("update", update, anchors.size)
+    _step(anchors, momenta, updates, np.float32(rule.lr), np.float32(rule.momentum))
 
 
-def _step_piece(
-    anchor: Tensor, momentum: Tensor, update: Tensor, rule: NesterovRule, scratch: Tensor
-) -> None:
-    move = scratch[: anchor.numel()]
-    momentum.mul_(rule.momentum).add_(update)
-    torch.mul(momentum, rule.momentum, out=move)
-    move.add_(update).mul_(rule.lr)
-    anchor.sub_(move)
+@compiled
+def _step(anchor: Floats, momentum: Floats, update: Floats, lr: np.float32, mu: np.float32) -> None:
+    for place in range(anchor.size):
+        momentum[place] = mu * momentum[place] + update[place]
+        anchor[place] -= lr * (update[place] + mu * momentum[place])

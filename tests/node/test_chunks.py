@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 
+import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from atoll.node import transport
 from atoll.node.transport import CHUNK_BYTES, Blob, Piece, chunks, read_chunk
 from atoll.protocol.wire import messages_pb2 as wire
 
@@ -52,3 +54,17 @@ def test_the_pieces_of_a_blob_are_views_of_it() -> None:
     assert b"".join(piece.data for piece in pieces) == data[1000:]
     assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     assert all(piece.data.obj is data for piece in pieces)
+
+
+def test_chunks_grow_while_they_are_quick_and_shrink_when_they_are_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(transport.time, "monotonic", lambda: now_s)
+    sizes = []
+    took_s = [0.001] * 4 + [0.1] * 2 + [1.0] * 4
+    stream = chunks(Blob(memoryview(bytes(32 * CHUNK_BYTES)), "state"), 0)
+    for seconds, piece in zip(took_s, stream, strict=False):
+        sizes.append(len(piece.data) // CHUNK_BYTES)
+        now_s += seconds
+    assert sizes == [1, 2, 4, 4, 4, 4, 4, 2, 1, 1]

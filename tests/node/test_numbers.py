@@ -121,7 +121,7 @@ def test_bytes_of_no_part_are_refused() -> None:
     good = one.encode(1, vector(SIZES[1], 8), 2)[0]
     one.check(good)
     with pytest.raises(RemoteProtocolError, match="no part has"):
-        one.check(good + b"\0")
+        one.check(bytes(good) + b"\0")
     with pytest.raises(RemoteProtocolError):
         one.check(bytes(len(good)))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from atoll.optim import reference
 from atoll.optim.codecs import CODECS, HEADER_BYTES, Codec, codec
+from atoll.optim.codecs.blockwise import SMALL_PIECE
 from atoll.optim.flat import PIECE, VALUE_MAX, NonFinite
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 
@@ -124,13 +125,13 @@ def test_a_zero_block_has_scale_zero() -> None:
 
 
 @EVERY
-@pytest.mark.parametrize("numel", [0, 5, LONG])
+@pytest.mark.parametrize("numel", [0, 5, SMALL_PIECE + 785])
 def test_its_pieces_are_the_vector(each: Codec, numel: int) -> None:
     payload, at = each.encode(integers_to_floats(numel, 3)), 0
     wanted = each.decode(payload, numel)
     for piece, values in each.pieces(payload, numel):
         assert piece.start == at
-        assert values.numel() == piece.stop - piece.start <= PIECE
+        assert values.numel() == piece.stop - piece.start <= SMALL_PIECE
         assert torch.equal(values, wanted[piece])
         values.fill_(7.0)  # the caller's, until it asks for the next
         at = piece.stop
