@@ -384,6 +384,7 @@ class Host:
             self.take(e.StateFailed(state.round))
 
     def _persist(self, action: a.Persist) -> None:
+        self.world.decided(self, action.record)
         self.held_up = True
         after_ms = self.world.rng.randint(0, WRITE_MS_MAX)
         self.world.clock.later(after_ms, self.act, self.life, self._written, action.record)

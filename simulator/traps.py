@@ -57,6 +57,8 @@ class Trap:
             count = round(self.share * len(action.to))
             host.send_to(action.to[:count], action)
             action = a.Send(action.to[count:], action.message, action.epoch)
+        elif isinstance(action, a.Persist):
+            world.decided(host, action.record)
         EFFECTS[self.effect](self, world, host, action)
 
 

@@ -73,6 +73,7 @@ class World:
         """Each watcher has the methods for what it wants to see."""
         for watcher in watchers:
             watcher.world = self
+        self._on_decided = [w.on_decided for w in watchers if hasattr(w, "on_decided")]
         self._on_commit = [w.on_commit for w in watchers if hasattr(w, "on_commit")]
         self._on_state = [w.on_state for w in watchers if hasattr(w, "on_state")]
         self._on_rebase = [w.on_rebase for w in watchers if hasattr(w, "on_rebase")]
@@ -211,6 +212,12 @@ class World:
         """A peer's ledger begins after this snapshot from now on."""
         for see in self._on_rebase if not host.lies else ():
             see(host, snapshot)
+
+    def decided(self, host: Host, record: a.Record) -> None:
+        """A peer begins to write a commit down; when that is done may be much later."""
+        if isinstance(record, a.Committed) and not host.lies:
+            for see in self._on_decided:
+                see(host, record.commit)
 
     def committed(self, host: Host, commit: Commit) -> None:
         """A peer takes a commit into its ledger. The watchers see it before it becomes part of the chain."""
