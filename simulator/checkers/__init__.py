@@ -1,8 +1,8 @@
 """What must never happen, and what must. Each checker is a file of its own and watches every peer at once.
 
 A watcher has any of `on_decided(host, commit)`, `on_commit(host, commit)`, `on_state(host, state)`,
-`on_send(host, action)` and `on_rebase(host, snapshot)`, and gets its `world` before the first event. It trusts
-nothing that a peer says about itself where the world knows better. What it finds wrong it says by
+`on_send(host, action)` and `on_rebase(host, snapshot)`, and gets its `world` before the first event. It
+trusts nothing that a peer says about itself where the world knows better. What it finds wrong it says by
 `world.require`: the trial ends.
 """
 
