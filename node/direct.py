@@ -8,8 +8,6 @@ call carries the session. A server serves one run.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import ssl
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,31 +17,27 @@ from typing import Any, TypeVar
 import grpc
 
 from atoll.node import transport
-from atoll.node.addresses import check_free, split_address
-from atoll.node.identity import CERTIFICATE_NAME, Identity
-from atoll.node.rpc.peer_pb2_grpc import PeerServicer, PeerStub, add_PeerServicer_to_server
-from atoll.node.sessions import UNKNOWN, Doorkeeper, answer
+from atoll.node.addresses import check_free
+from atoll.node.identity import Identity
+from atoll.node.link import SESSION_KEY, SIZES, Link
+from atoll.node.rpc.peer_pb2_grpc import PeerServicer, add_PeerServicer_to_server
+from atoll.node.sessions import UNKNOWN, Doorkeeper
 from atoll.node.stall import Watch
 from atoll.node.traffic import Kind, Traffic
 from atoll.node.transport import (
-    MESSAGE_BYTES_MAX,
     STALL_S,
     Blob,
     BlobSink,
     Host,
     Refused,
-    Unreachable,
-    read_chunk,
 )
 from atoll.node.uploads import Uploads
 from atoll.protocol.envelope import Record
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
-from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, peer_id
+from atoll.protocol.ids import BlobRef, Digest, PeerId, peer_id
 from atoll.protocol.keys import Key
 from atoll.protocol.wire import messages_pb2 as wire
 
-SESSION_KEY = "session-bin"
-CONNECT_S = 3.0
 REACH_S = 10.0
 WRITE_STALL_S = 30.0
 LINKS_MAX = 64
@@ -51,31 +45,8 @@ CALLERS_MAX = 1024
 CALLS_MAX = 512
 """Calls that a server works on at once; more are refused by gRPC itself."""
 
-LOOKAHEAD_BYTES = 1 << 20
-"""What a stream may send ahead of its reader at once: 64 KiB, gRPC's own, is 13 Mbit/s at 40 ms until its
-estimates have grown."""
-
-_SIZES = [
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX + (1 << 20)),
-    ("grpc.max_metadata_size", 8 << 10),
-]
-_CALLER = [
-    *_SIZES,
-    ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
-    ("grpc.keepalive_time_ms", 3000),
-    ("grpc.keepalive_timeout_ms", 3000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.ssl_target_name_override", CERTIFICATE_NAME),
-]
 _SERVER = [
-    *_SIZES,
+    *SIZES,
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -100,9 +71,6 @@ def framed(message_bytes: int) -> int:
 
 CALL_SENT, CALL_RECEIVED = 130, 55
 """What a call and its answer cost beside their messages on a channel in use (measured by a proxy)."""
-
-
-PULL = "/atoll.Peer/Pull"
 
 
 def _pull_handler(pull: Callable[..., Any]) -> grpc.RpcMethodHandler:
@@ -227,78 +195,12 @@ class DirectServer(PeerServicer):
         return None
 
 
-class _Link:
-    """One channel to one peer at one address, made on first use, and the session on it."""
-
-    def __init__(self, record: Record) -> None:
-        self.record, self.users, self.retired = record, 0, False
-        self.token, self.answered = b"", False
-        self._channel: grpc.aio.Channel | None = None
-        self._opening = asyncio.Lock()
-
-    def serves(self, record: Record) -> bool:
-        return (self.record.direct, self.record.certificate) == (record.direct, record.certificate)
-
-    async def session(self, key: Key) -> tuple[PeerStub, list[tuple[str, bytes]]]:
-        """A stub and the metadata of a session on it; Refused if the server will have none."""
-        async with self._opening:
-            if self._channel is None:
-                self._channel = await self._dial()
-            stub = PeerStub(self._channel)
-            stub.Pull = self._channel.unary_stream(PULL, wire.BlobRequest.SerializeToString, read_chunk)
-            if not self.token:
-                self.token = await self._prove(stub, key)
-        return stub, [(SESSION_KEY, self.token)]
-
-    def forget(self, metadata: list[tuple[str, bytes]]) -> None:
-        """The server does not know this session (any more)."""
-        if self.token == metadata[0][1]:
-            self.token = b""
-
-    def lost(self, reason: str) -> Unreachable:
-        """The failure of a call. That this path had worked is told once: the next caller tries another."""
-        answered, self.answered = self.answered, False
-        return Unreachable(self.record.peer, reason, answered=answered)
-
-    async def close(self) -> None:
-        if self._channel is not None:
-            await self._channel.close()
-
-    async def _dial(self) -> grpc.aio.Channel:
-        reasons = []
-        for address in self.record.direct:
-            try:
-                der = await asyncio.wait_for(fetch_certificate(address), CONNECT_S)
-            except asyncio.TimeoutError:
-                reasons.append(f"{address}: no answer in {CONNECT_S:g} s")
-            except (OSError, ValueError) as error:
-                reasons.append(f"{address}: {error}")
-            else:
-                if hashlib.sha256(der).hexdigest() == self.record.certificate:
-                    roots = ssl.DER_cert_to_PEM_cert(der).encode()
-                    return grpc.aio.secure_channel(
-                        address, grpc.ssl_channel_credentials(roots), options=_CALLER
-                    )
-                reasons.append(f"{address}: its certificate is not the one in the peer's record")
-        raise self.lost("; ".join(reasons) or "its record names no direct address")
-
-    async def _prove(self, stub: PeerStub, key: Key) -> bytes:
-        record = self.record
-        assert record.certificate is not None
-        challenge = wire.Challenge(run_id=digest_bytes(record.run_id), public_key=key.public)
-        nonce = (await stub.Greet(challenge, timeout=CONNECT_S)).nonce
-        session = await stub.Prove(answer(key, record.certificate, nonce, record.run_id), timeout=CONNECT_S)
-        if not session.token:
-            raise Refused(record.peer, session.refused)
-        return bytes(session.token)
-
-
 class Direct:
     """The calling side: one link for each peer, the least recently used ones closed."""
 
     def __init__(self, key: Key, run_id: Digest, traffic: Traffic) -> None:
         self._key, self._run_id, self._traffic = key, run_id, traffic
-        self._links: OrderedDict[PeerId, _Link] = OrderedDict()
+        self._links: OrderedDict[PeerId, Link] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
 
     async def send(self, record: Record, envelope: wire.Envelope, timeout_s: float) -> wire.Receipt:
@@ -329,7 +231,7 @@ class Direct:
         self._links.clear()
         await asyncio.gather(*self._closing)
 
-    async def _deliver(self, link: _Link, envelope: wire.Envelope) -> wire.Receipt:
+    async def _deliver(self, link: Link, envelope: wire.Envelope) -> wire.Receipt:
         peer, receipt = link.record.peer, transport.refusal(UNKNOWN)
         for _ in range(2):
             stub, metadata = await link.session(self._key)
@@ -342,26 +244,26 @@ class Direct:
             link.forget(metadata)
         return receipt
 
-    async def _stream(self, link: _Link, ref: BlobRef, sink: BlobSink, kind: Kind, stall_s: float) -> None:
+    async def _stream(self, link: Link, ref: BlobRef, sink: BlobSink, kind: Kind, stall_s: float) -> None:
         for last_try in (False, True):
-            stub, metadata = await link.session(self._key)
-            request = transport.request_for(ref, sink, self._run_id)
-            self._traffic.sent(kind, link.record.peer, framed(request.ByteSize()) + CALL_SENT)
-            call = stub.Pull(request, metadata=metadata)
-            try:
-                await self._drain(call, link, sink, kind, stall_s)
-                return
-            except Refused as refused:
-                if refused.reason != UNKNOWN or last_try:
-                    raise
-                link.forget(metadata)
-            finally:
-                call.cancel()
+            async with link.lane(self._key, sink.stop - sink.received) as (stub, metadata):
+                request = transport.request_for(ref, sink, self._run_id)
+                self._traffic.sent(kind, link.record.peer, framed(request.ByteSize()) + CALL_SENT)
+                call = stub.Pull(request, metadata=metadata)
+                try:
+                    await self._drain(call, link, sink, kind, stall_s)
+                    return
+                except Refused as refused:
+                    if refused.reason != UNKNOWN or last_try:
+                        raise
+                    link.forget(metadata)
+                finally:
+                    call.cancel()
 
     async def _drain(
         self,
         call: grpc.aio.UnaryStreamCall,
-        link: _Link,
+        link: Link,
         sink: BlobSink,
         kind: Kind,
         stall_s: float,
@@ -387,7 +289,7 @@ class Direct:
             watch.close()
 
     @asynccontextmanager
-    async def _using(self, record: Record) -> AsyncIterator[_Link]:
+    async def _using(self, record: Record) -> AsyncIterator[Link]:
         link = self._link(record)
         link.users += 1
         try:
@@ -397,20 +299,20 @@ class Direct:
             if link.retired and not link.users:
                 self._retire(link)
 
-    def _link(self, record: Record) -> _Link:
+    def _link(self, record: Record) -> Link:
         """The peer's link, now the newest; a record with another address or certificate gets a new one."""
         link = self._links.pop(record.peer, None)
         if link is None or not link.serves(record):
             if link is not None:
                 self._retire(link)
-            link = _Link(record)
+            link = Link(record)
         self._links[record.peer] = link
         idle = [peer for peer, other in self._links.items() if not other.users and other is not link]
         for peer in idle[: max(0, len(self._links) - LINKS_MAX)]:
             self._retire(self._links.pop(peer))
         return link
 
-    def _retire(self, link: _Link, at_once: bool = False) -> None:
+    def _retire(self, link: Link, at_once: bool = False) -> None:
         """Close a link once nobody uses it: closing a channel cancels the calls on it."""
         link.retired = True
         if at_once or not link.users:
@@ -419,7 +321,7 @@ class Direct:
             task.add_done_callback(self._closing.discard)
 
 
-async def _bounded(link: _Link, work: Awaitable[T], timeout_s: float) -> T:
+async def _bounded(link: Link, work: Awaitable[T], timeout_s: float) -> T:
     try:
         return await asyncio.wait_for(work, timeout_s)
     except asyncio.TimeoutError:
@@ -429,16 +331,3 @@ async def _bounded(link: _Link, work: Awaitable[T], timeout_s: float) -> T:
         if error.code() in _GONE:
             raise link.lost(reason) from None
         raise Refused(link.record.peer, reason) from None
-
-
-async def fetch_certificate(address: str) -> bytes:
-    """The DER certificate that a TLS server shows, not trusted yet."""
-    host, port = split_address(address)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    _, writer = await asyncio.open_connection(host, port, ssl=context)
-    try:
-        return writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
-    finally:
-        writer.transport.abort()

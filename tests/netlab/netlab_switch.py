@@ -46,6 +46,20 @@ PENDING_MAX = 200_000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+
+
+def judge_losses_as_usual() -> None:
+    """TCP as Linux, Windows and macOS have it unless somebody changed it, as somebody may have here.
+
+    A namespace may be refused cubic where it is not the machine's own rule; reno reacts to losses as it does.
+    """
+    for rule in ("cubic", "reno"):
+        with contextlib.suppress(OSError):
+            _CONGESTION.write_text(rule)
+            return
+
+
 def enter(namespace: int) -> None:
     """This thread's network from now on."""
     if _libc.setns(namespace, _CLONE_NEWNET):
@@ -111,6 +125,7 @@ class Port:
         )
         try:
             enter(there)
+            judge_losses_as_usual()
             tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH22x", b"eth0", _TAP | _NO_PI | _VNET_HDR))
             return tap

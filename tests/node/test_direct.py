@@ -16,9 +16,11 @@ import pytest
 from serve_peer import RUN
 from transport_contract import Contract, Island, ProcessContract, World, noise, run, world
 
-from atoll.node import direct
-from atoll.node.direct import SESSION_KEY, Direct, DirectServer, fetch_certificate
+from atoll.node import direct, link
+from atoll.node.addresses import split_address
+from atoll.node.direct import Direct, DirectServer
 from atoll.node.identity import CERTIFICATE_NAME, Identity, load_or_create
+from atoll.node.link import SESSION_KEY, fetch_certificate
 from atoll.node.rpc.peer_pb2_grpc import PeerStub
 from atoll.node.sessions import NONCE_S, SESSION_S, UNKNOWN, Doorkeeper, answer
 from atoll.node.traffic import Traffic
@@ -70,7 +72,7 @@ class TestContract(Contract):
         return replace(record, direct=(f"127.0.0.1:{port}",))
 
     def port_of(self, record: Record) -> int:
-        return direct.split_address(record.direct[0])[1]
+        return split_address(record.direct[0])[1]
 
 
 @pytest.mark.swarm
@@ -117,7 +119,7 @@ def test_garbage_in_place_of_messages_hurts_nobody(tmp_path: Path) -> None:
             async with grpc.aio.secure_channel(address, credentials, options) as channel:
                 with pytest.raises(grpc.aio.AioRpcError):
                     await channel.unary_unary("/atoll.Peer/Deliver")(b"\xff" * 1000)
-            _, writer = await asyncio.open_connection(*direct.split_address(address))
+            _, writer = await asyncio.open_connection(*split_address(address))
             writer.write(noise(10_000))
             writer.close()
             assert (await w.say(b"hello")).accepted
@@ -221,6 +223,24 @@ def test_idle_links_are_closed_beyond_the_limit(tmp_path: Path, monkeypatch: pyt
                 assert (await way.send(there, seal(caller.key, RUN, b"%d" % number), 5)).accepted
                 assert len(way._links) <= 2
         await way.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("far_s", "size", "connections"), [(0.0, 1 << 20, 4), (9.0, 1 << 20, 1), (0.0, 1000, 1)]
+)
+def test_streams_that_come_from_far_get_connections_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far_s: float, size: int, connections: int
+) -> None:
+    monkeypatch.setattr(link, "FAR_S", far_s)
+
+    async def story() -> None:
+        async with world(DirectWires(), tmp_path) as w:
+            refs = [w.island.store.put(noise(size, n), round=1, kind="result") for n in range(6)]
+            for _ in range(2):
+                await asyncio.gather(*(w.pull(ref) for ref in refs))
+            assert w.transport._links[w.record.peer].connections == connections
 
     run(story())
 
