@@ -32,7 +32,7 @@ SESSION_KEY = "session-bin"
 PULL = "/atoll.Peer/Pull"
 CONNECT_S = 3.0
 
-LANES_MAX = 4
+LANES_MAX = 6
 FAR_S = 0.01
 """A round trip from which on a way is long."""
 LANE_BYTES_MIN = 256 << 10

@@ -228,7 +228,7 @@ def test_idle_links_are_closed_beyond_the_limit(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("far_s", "size", "connections"), [(0.0, 1 << 20, 4), (9.0, 1 << 20, 1), (0.0, 1000, 1)]
+    ("far_s", "size", "connections"), [(0.0, 1 << 20, 6), (9.0, 1 << 20, 1), (0.0, 1000, 1)]
 )
 def test_streams_that_come_from_far_get_connections_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far_s: float, size: int, connections: int
@@ -237,7 +237,7 @@ def test_streams_that_come_from_far_get_connections_of_their_own(
 
     async def story() -> None:
         async with world(DirectWires(), tmp_path) as w:
-            refs = [w.island.store.put(noise(size, n), round=1, kind="result") for n in range(6)]
+            refs = [w.island.store.put(noise(size, n), round=1, kind="result") for n in range(8)]
             for _ in range(2):
                 await asyncio.gather(*(w.pull(ref) for ref in refs))
             assert w.transport._links[w.record.peer].connections == connections
