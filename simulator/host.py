@@ -63,7 +63,7 @@ class Host:
         self.queue: deque[a.Action] = deque()
         self.held_up = False
         self.fetching: set[Digest] = set()
-        self.training = 0
+        self.training: a.Train | None = None
         self.orders: set[int] = set()
         self.trained: dict[int, content.Contribution] = {}
         self.timers = self.rewinds = 0
@@ -275,7 +275,7 @@ class Host:
 
     def _train(self, action: a.Train) -> None:
         """From the fragment as it is now. By then, all rounds that are no longer ahead have been settled."""
-        self.training = action.round
+        self.training = action
         assert self.state is not None
         anchor = start_digest(self.state.blobs, action.round, self.rules.fragments)
         late = [round_ for round_ in self.orders if round_ < action.round - self.rules.overlap]
@@ -287,14 +287,14 @@ class Host:
         clock.later(needed_ms, self.act, self.life, self._trained, action, anchor)
 
     def _progress(self, action: a.Train) -> None:
-        if self.training == action.round:
+        if self.training is action:
             self.take(e.Progress(action.round, action.steps // 2))
 
     def _trained(self, action: a.Train, anchor: Digest) -> None:
-        """Training ends, unless another round's began meanwhile."""
-        if self.training != action.round:
+        """Training ends, unless another began meanwhile; after a recovery that may be of the same round."""
+        if self.training is not action:
             return
-        self.training = 0
+        self.training = None
         tokens = TOKENS - self.world.rng.randint(0, 2) * 100
         if action.round in self.orders:
             self.trained[action.round] = content.Contribution(action.round, anchor, tokens, action.steps)
