@@ -172,7 +172,7 @@ class DirectServer(PeerServicer):
         watch = Watch(WRITE_STALL_S, task.cancel)
         try:
             with self._uploads.uplink.sending():
-                for chunk in transport.chunks(blob, request.offset):
+                for chunk in transport.chunks(blob, request.offset, request.chunk_bytes):
                     await context.write(chunk)
                     watch.moved()
                     self._traffic.sent(blob.kind, caller, framed(chunk.ByteSize()))
@@ -247,7 +247,7 @@ class Direct:
     async def _stream(self, link: Link, ref: BlobRef, sink: BlobSink, kind: Kind, stall_s: float) -> None:
         for last_try in (False, True):
             async with link.lane(self._key, sink.stop - sink.received) as (stub, metadata):
-                request = transport.request_for(ref, sink, self._run_id)
+                request = transport.request_for(ref, sink, self._run_id, link.chunk_bytes)
                 self._traffic.sent(kind, link.record.peer, framed(request.ByteSize()) + CALL_SENT)
                 call = stub.Pull(request, metadata=metadata)
                 try:
@@ -269,6 +269,7 @@ class Direct:
         stall_s: float,
     ) -> None:
         peer, done = link.record.peer, False
+        begun_s, begun = time.monotonic(), sink.received
         self._traffic.received(kind, peer, CALL_RECEIVED)
         watch = Watch(stall_s, call.cancel)
         try:
@@ -280,6 +281,7 @@ class Direct:
                 link.answered = True
                 self._traffic.received(kind, peer, framed(chunk.ByteSize()))
                 done = transport.absorb(peer, chunk, sink)
+            link.carried(sink.received - begun, time.monotonic() - begun_s)
         except asyncio.CancelledError:
             if not watch.stalled:
                 raise

@@ -22,7 +22,7 @@ from atoll.node.addresses import split_address
 from atoll.node.identity import CERTIFICATE_NAME
 from atoll.node.rpc.peer_pb2_grpc import PeerStub
 from atoll.node.sessions import answer
-from atoll.node.transport import MESSAGE_BYTES_MAX, Refused, Unreachable, read_chunk
+from atoll.node.transport import CHUNK_BYTES_MAX, MESSAGE_BYTES_MAX, Refused, Unreachable, read_chunk
 from atoll.protocol.envelope import Record
 from atoll.protocol.ids import digest_bytes
 from atoll.protocol.keys import Key
@@ -37,6 +37,9 @@ FAR_S = 0.01
 """A round trip from which on a way is long."""
 LANE_BYTES_MIN = 256 << 10
 """Smaller blobs are there before a connection is."""
+
+CHUNK_S = 0.05
+"""How long a stream may take for a chunk, at the pace of the last one."""
 
 LOOKAHEAD_BYTES = 1 << 20
 """What a stream may send ahead of its reader at once: 64 KiB, gRPC's own, is 13 Mbit/s at 40 ms until its
@@ -80,7 +83,7 @@ class Link:
     def __init__(self, record: Record) -> None:
         self.record, self.users, self.retired = record, 0, False
         self.token, self.answered = b"", False
-        self.round_trip_s = 0.0
+        self.round_trip_s, self.chunk_bytes = 0.0, 0
         self._way: tuple[str, grpc.ChannelCredentials] | None = None
         self._lanes: list[_Lane] = []
         self._opening = asyncio.Lock()
@@ -102,6 +105,11 @@ class Link:
             if not self.token:
                 self.token = await self._prove(stub, key)
         return stub, [(SESSION_KEY, self.token)]
+
+    def carried(self, count_bytes: int, seconds: float) -> None:
+        """What a stream came to: the next one's chunks are as large as it would have brought in `CHUNK_S`."""
+        if count_bytes >= LANE_BYTES_MIN and seconds > 0:
+            self.chunk_bytes = min(int(CHUNK_S * count_bytes / seconds), CHUNK_BYTES_MAX)
 
     @asynccontextmanager
     async def lane(self, key: Key, size: int) -> AsyncIterator[tuple[PeerStub, Metadata]]:

@@ -7,7 +7,6 @@ direct gRPC over TLS (`direct.py`) and libp2p streams (`streams.py`); what they 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,10 +18,7 @@ from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_fro
 from atoll.protocol.wire import messages_pb2 as wire
 
 CHUNK_BYTES, CHUNK_BYTES_MAX = 256 << 10, 1 << 20
-"""Of a stream's first chunk, and of the largest that is sent or read."""
-QUICK_S, SLOW_S = 0.02, 0.2
-"""A chunk that was sent within the one is followed by one twice as large, after the other by half of it."""
-
+"""Of a chunk where the caller wishes for no other size, and of the largest that is sent or read."""
 MESSAGE_BYTES_MAX = ENVELOPE_BYTES_MAX + (64 << 10)
 """No message of either transport is larger: an envelope or a chunk, and what surrounds it."""
 
@@ -121,8 +117,8 @@ def refusal(reason: str) -> wire.Receipt:
     return wire.Receipt(accepted=False, reason=reason)
 
 
-def request_for(ref: BlobRef, sink: BlobSink, run_id: Digest) -> wire.BlobRequest:
-    """Ask for what the sink does not have yet."""
+def request_for(ref: BlobRef, sink: BlobSink, run_id: Digest, chunk_bytes: int = 0) -> wire.BlobRequest:
+    """Ask for what the sink does not have yet, in chunks of a size, or of the usual one."""
     return wire.BlobRequest(
         run_id=digest_bytes(run_id),
         digest=digest_bytes(ref.digest),
@@ -130,6 +126,7 @@ def request_for(ref: BlobRef, sink: BlobSink, run_id: Digest) -> wire.BlobReques
         offset=sink.received,
         stop=0 if sink.digests or sink.stop == ref.size else sink.stop,
         digests=sink.digests,
+        chunk_bytes=chunk_bytes,
     )
 
 
@@ -197,23 +194,19 @@ def read_chunk(raw: bytes) -> Piece | wire.Chunk:
     return wire.Chunk.FromString(raw)
 
 
-def chunks(blob: Blob, offset: int) -> Iterator[Piece]:
+def chunks(blob: Blob, offset: int, size: int = 0) -> Iterator[Piece]:
     """The rest of a blob from `offset`; the last chunk says that it is the last, also of an empty rest.
 
-    Each costs the same work on both sides, whatever its size: on a fast link they are large, on a slow one so
-    small that one can see it move.
+    `size` is what the caller wishes for. Each costs the same work on both sides, however large it is; but one
+    that takes longer than a stall to come looks like one, and only the caller sees how fast they come.
     """
-    end, size = len(blob.view), CHUNK_BYTES
+    end, size = len(blob.view), min(max(size, CHUNK_BYTES), CHUNK_BYTES_MAX)
     while True:
-        until, begun_s = min(offset + size, end), time.monotonic()
+        until = min(offset + size, end)
         yield Piece(blob.view[offset:until], until == end)
         if until == end:
             return
-        offset, took_s = until, time.monotonic() - begun_s
-        if took_s < QUICK_S:
-            size = min(2 * size, CHUNK_BYTES_MAX)
-        elif took_s > SLOW_S:
-            size = max(size // 2, CHUNK_BYTES)
+        offset = until
 
 
 def absorb(peer: PeerId, chunk: Piece | wire.Chunk, sink: BlobSink) -> bool:

@@ -579,20 +579,22 @@ class SignedRecord(_message.Message):
     def __init__(self, record: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class BlobRequest(_message.Message):
-    __slots__ = ("run_id", "digest", "size", "offset", "stop", "digests")
+    __slots__ = ("run_id", "digest", "size", "offset", "stop", "digests", "chunk_bytes")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     run_id: bytes
     digest: bytes
     size: int
     offset: int
     stop: int
     digests: bool
-    def __init__(self, run_id: _Optional[bytes] = ..., digest: _Optional[bytes] = ..., size: _Optional[int] = ..., offset: _Optional[int] = ..., stop: _Optional[int] = ..., digests: _Optional[bool] = ...) -> None: ...
+    chunk_bytes: int
+    def __init__(self, run_id: _Optional[bytes] = ..., digest: _Optional[bytes] = ..., size: _Optional[int] = ..., offset: _Optional[int] = ..., stop: _Optional[int] = ..., digests: _Optional[bool] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("data", "last", "refused")

@@ -9,8 +9,11 @@ from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from atoll.node import transport
-from atoll.node.transport import CHUNK_BYTES, Blob, Piece, chunks, read_chunk
+from atoll.node.link import Link
+from atoll.node.transport import CHUNK_BYTES, CHUNK_BYTES_MAX, Blob, Piece, chunks, read_chunk
+from atoll.protocol.envelope import Record
+from atoll.protocol.ids import Digest
+from atoll.protocol.keys import Key
 from atoll.protocol.wire import messages_pb2 as wire
 
 DATA = st.one_of(st.binary(max_size=300), st.integers(16_380, 16_390).map(bytes))
@@ -56,15 +59,29 @@ def test_the_pieces_of_a_blob_are_views_of_it() -> None:
     assert all(piece.data.obj is data for piece in pieces)
 
 
-def test_chunks_grow_while_they_are_quick_and_shrink_when_they_are_slow(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now_s = 0.0
-    monkeypatch.setattr(transport.time, "monotonic", lambda: now_s)
-    sizes = []
-    took_s = [0.001] * 4 + [0.1] * 2 + [1.0] * 4
-    stream = chunks(Blob(memoryview(bytes(32 * CHUNK_BYTES)), "state"), 0)
-    for seconds, piece in zip(took_s, stream, strict=False):
-        sizes.append(len(piece.data) // CHUNK_BYTES)
-        now_s += seconds
-    assert sizes == [1, 2, 4, 4, 4, 4, 4, 2, 1, 1]
+@pytest.mark.parametrize(
+    ("wished", "size"),
+    [
+        (0, CHUNK_BYTES),
+        (1, CHUNK_BYTES),
+        (300_000, 300_000),
+        (CHUNK_BYTES_MAX, CHUNK_BYTES_MAX),
+        (1 << 31, CHUNK_BYTES_MAX),
+    ],
+)
+def test_chunks_are_as_large_as_the_caller_wishes_within_bounds(wished: int, size: int) -> None:
+    blob = Blob(memoryview(bytes(3 * CHUNK_BYTES_MAX + 5)), "state")
+    sizes = [len(piece.data) for piece in chunks(blob, 0, wished)]
+    assert set(sizes[:-1]) == {size}
+    assert sum(sizes) == len(blob.view)
+
+
+def test_a_link_wishes_for_chunks_that_come_soon_at_the_pace_of_the_last_stream() -> None:
+    link = Link(Record(Digest("0" * 64), Key.generate().peer, 1, ("127.0.0.1:1",), None))
+    assert link.chunk_bytes == 0
+    link.carried(50_000_000, 0.5)
+    assert link.chunk_bytes == CHUNK_BYTES_MAX
+    link.carried(1000, 10.0)  # too little to tell
+    assert link.chunk_bytes == CHUNK_BYTES_MAX
+    link.carried(1_000_000, 8.0)
+    assert link.chunk_bytes == 6250

@@ -336,7 +336,7 @@ class Contract:
     def test_a_wrong_stream_is_never_a_blob(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
     ) -> None:
-        def chunks(blob: Blob, offset: int) -> Iterator[wire.Chunk]:
+        def chunks(blob: Blob, offset: int, size: int = 0) -> Iterator[wire.Chunk]:
             whole = bytes(blob.view)
             yield wire.Chunk(data=whole[:1000])
             if wrong == "last too early":
