@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/atoll demo $(ARGS)
 
 test: install
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install
 	$(BIN)/ruff format --check .
