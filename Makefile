@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+unexport PYTHONDONTWRITEBYTECODE  # or every process that starts compiles all of these modules again
+
 .PHONY: install demo test check format proto diagrams clean
 .DEFAULT_GOAL := demo
 

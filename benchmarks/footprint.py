@@ -188,7 +188,7 @@ def trained(layers: int, fragments: int, steps: int) -> dict[str, float]:
     with swarm_of(run, ("w1", "w2")) as swarm:
         swarm.until(lambda: updates(swarm) >= WARM * fragments, START_S, "the first updates")
         daemon = swarm.children["w1"].process.pid
-        (trainer,) = (pid for pid, line in children(daemon).items() if "trainer_process" in line)
+        (trainer,) = (pid for pid, line in children(daemon).items() if "atoll.node.trainer" in line)
         witness = swarm.children["coordinator"].process.pid
         watch, until = (
             Watch({"daemon": daemon, "trainer": trainer, "witness": witness}),

@@ -34,7 +34,10 @@ def coordinator(
 
     run = runfile.read(run_file)
     from atoll.cli import daemon, logs
-    from atoll.coordinator.publish import publish
+    from atoll.node.quick_imports import quick_imports
+
+    with quick_imports():
+        from atoll.coordinator.publish import publish
 
     state_dir = (state or places.of_coordinator(run.name)).absolute()
     published = publish(run, state_dir)

@@ -35,7 +35,10 @@ def serve(
     `authority` is the run authority's key, where it lies here.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines about peers that went away are no news
-    from atoll.node.serve import serve as run
+    from atoll.node.quick_imports import quick_imports
+
+    with quick_imports():
+        from atoll.node.serve import serve as run
 
     if folder := os.environ.get("ATOLL_BREAKPOINTS"):
         log.warning("this process stops itself where ATOLL_BREAKPOINTS says: %s", folder)

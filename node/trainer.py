@@ -285,7 +285,7 @@ def _spawn(config: TrainerConfig, files: list[int]) -> tuple[socket.socket, subp
     try:
         with open(config.log, "ab") if config.log else os.fdopen(os.dup(2), "ab") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "atoll.node.trainer_process", *arguments],
+                [sys.executable, "-m", "atoll.node.trainer_start", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

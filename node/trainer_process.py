@@ -315,7 +315,3 @@ def main(arguments: list[str] | None = None) -> None:
         log.exception("the trainer ends")
         os._exit(1)
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -9,6 +11,7 @@ settings.register_profile(
     "atoll", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("atoll")
+gc.disable()  # what tests import stays: see node/quick_imports.py
 
 SLOWEST_FIRST = (
     "swarm/test_swarm",
@@ -23,3 +26,8 @@ SLOWEST_FIRST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, at in enumerate(SLOWEST_FIRST) if at in item.nodeid), 99))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
