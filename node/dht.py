@@ -1,7 +1,7 @@
 """The rendezvous of a run: peers publish their signed records and ledger heads in a Kademlia DHT.
 
-This is the one module that imports hivemind (2.6 s, and torch with it). A `DHTNode` and libp2p's daemon run
-beside everything else in this event loop. What others store here is bounded: only the two dictionaries of
+This is the one module that imports hivemind (a second, and torch with it). A `DHTNode` and libp2p's daemon
+run beside everything else in this event loop. What others store here is bounded: only the two dictionaries of
 this run, one entry for each key, signed by that key, small, and not for long.
 """
 
@@ -15,7 +15,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-with warnings.catch_warnings():  # torch and hivemind warn about themselves when they are imported
+from atoll.node.quick_imports import parts_only
+
+with (
+    parts_only("hivemind"),
+    warnings.catch_warnings(),
+):  # torch and hivemind warn about themselves when they are imported
     warnings.simplefilter("ignore")
     from hivemind.dht import DHTNode
     from hivemind.dht.protocol import ValidationError
