@@ -59,6 +59,6 @@ def conforms(bursts: Bursts, rounds: Sequence[Collection[int]]) -> bool:
 
 
 def stragglers(delays_s: Mapping[int, float], slack: float = 1.0) -> frozenset[int]:
-    """Who takes more than (1 + slack) times as long as the fastest; infinity for who has not answered."""
+    """Who takes more than (1 + slack) times as long as the fastest; a delay may be infinite, not all."""
     fastest = min(delays_s.values(), default=0.0)
     return frozenset(worker for worker, delay in delays_s.items() if delay > (1.0 + slack) * fastest)

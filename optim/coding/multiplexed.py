@@ -93,7 +93,7 @@ class Multiplexed:
         return Task(job, slot, tuple((first + unit, factor) for unit, factor in self.code.rows[worker]))
 
     def after(self, returned: Collection[int]) -> Multiplexed:
-        """The state before the next round, when these workers' answers came in time; late ones are dropped."""
+        """The state before the next round, when these workers' answers came in time. Late ones are lost."""
         answers = {self.round: frozenset[tuple[int, int]](), **self.answers}
         for worker, tasks in enumerate(self.schedule()):
             if worker in returned:
@@ -112,10 +112,8 @@ class Multiplexed:
         terms = [Term(worker, item, 1.0) for worker in range(self.workers) for item in range(self.own)]
         missing = [(term.worker, term.item) for term in terms if (term.worker, term.item) not in found]
         if missing:
-            worker, item = missing[0]
-            return Refusal(
-                f"{len(missing)} chunks of one worker are missing, first {item} of worker {worker}"
-            )
+            first = f"first chunk {missing[0][1]} of worker {missing[0][0]}"
+            return Refusal(f"{len(missing)} chunks that one worker has are missing, {first}")
         for item in range(self.own, self.slots if self.code else self.own):
             decoding = self._group(found, item, amplification_max)
             if isinstance(decoding, Refusal):

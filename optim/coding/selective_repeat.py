@@ -73,7 +73,7 @@ class SelectiveRepeat:
         return tuple((Task(job, 0, row),) for job, row in zip(jobs, self.code.rows, strict=True))
 
     def after(self, returned: Collection[int]) -> SelectiveRepeat:
-        """The state before the next round, when these workers' answers came in time; late ones are dropped."""
+        """The state before the next round, when these workers' answers came in time. Late ones are lost."""
         came: dict[int, set[int]] = {self.round: set()}
         for place, (task,) in enumerate(self.schedule()):
             if place in returned:
