@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from itertools import chain, combinations, product
-from math import comb, inf
+from math import comb, inf, sqrt
 
 import hypothesis.strategies as st
 import numpy as np
@@ -104,7 +104,7 @@ def test_random_rows_are_those_of_their_seed() -> None:
     random_cyclic.cache_clear()
     assert random_cyclic(7, 1, SEED).rows == one.rows
     text = repr([[(unit, value.hex()) for unit, value in row] for row in one.rows])
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "GOLDEN_ROWS"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "f44dfbde3d222b1d"
 
 
 def test_the_best_of_several_draws_is_taken() -> None:
@@ -157,7 +157,7 @@ def test_random_only_when_asked_and_fit() -> None:
         (
             8,
             2,
-            "3 does not divide 8, and no circulant exists as both are even (6 or 9 workers, or stragglers = 3",
+            "3 does not divide 8, and no circulant exists as both are even (6 or 9 workers, or stragglers",
         ),
         (
             11,
@@ -201,7 +201,7 @@ def test_neighbours_missing_is_the_worst_of_a_circulant() -> None:
 def test_every_set_of_enough_survivors_decodes(workers: int) -> None:
     looked = 0
     for code in codes(12):
-        if code.workers != workers or comb(workers, code.stragglers) > 500:
+        if code.workers != workers or comb(workers, code.stragglers) > 1000:
             continue
         dense = matrix(code)
         for survivors in sets_of_survivors(code, workers - code.stragglers):
@@ -222,7 +222,7 @@ def test_the_shortest_vector_as_lapack_finds_it(code: Code, data: st.DataObject)
     found = approximate_vector(code, survivors, inf)
     size = max(1.0, float(np.abs(expected).max()))
     if isinstance(found, Refusal):
-        assert expected.sum() < 1e-6 or len(survivors) < code.workers - code.stragglers
+        assert left == pytest.approx(sqrt(code.units))
         return
     assert [found.coefficients[place] for place in survivors] == pytest.approx(expected, abs=1e-8 * size)
     assert (left < 1e-8) == (len(survivors) >= code.workers - code.stragglers)
@@ -237,7 +237,7 @@ def test_the_vectors_bits_are_those_of_plain_arithmetic() -> None:
             assert least_squares(rows, rank).tolist() == reference.least_squares(rows.tolist(), rank)
     pinned = decoded(circulant(9, 2), (0, 2, 3, 4, 5, 7, 8)).coefficients
     text = " ".join(value.hex() for value in pinned)
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "GOLDEN_VECTOR"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "1e22a2c531765230"
 
 
 def test_replicas_decode_from_any_survivor_of_each_group() -> None:
