@@ -57,7 +57,7 @@ def decoded(code: Code, survivors: tuple[int, ...], amplification_max: float = i
     return found
 
 
-# ---- coefficients -----------------------------------------------------------------------------------
+# ---- coefficients ------------------------------------------------------------------------------------
 
 
 def test_circulants_of_the_table() -> None:
@@ -122,7 +122,7 @@ def test_sizes_that_no_code_has(make: object) -> None:
         circulant(8, 2)
 
 
-# ---- which code ---------------------------------------------------------------------------------------
+# ---- which code --------------------------------------------------------------------------------------
 
 
 def test_replicas_wherever_they_fit_then_a_circulant() -> None:
@@ -194,7 +194,7 @@ def test_neighbours_missing_is_the_worst_of_a_circulant() -> None:
             assert near == pytest.approx(worst_amplification(code), rel=1e-9)
 
 
-# ---- decode vectors -----------------------------------------------------------------------------------
+# ---- decode vectors ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", range(1, 13))
@@ -319,7 +319,7 @@ def test_vectors_are_kept_by_survivors() -> None:
     assert after.maxsize is not None
 
 
-# ---- the approximate way --------------------------------------------------------------------------------
+# ---- the approximate way -----------------------------------------------------------------------------
 
 
 def test_what_groups_are_left_is_their_mean() -> None:
@@ -349,7 +349,7 @@ def test_nobody_gives_no_mean() -> None:
         assert refusal == Refusal(f"0 of {code.workers} workers answered, and no unit is covered")
 
 
-# ---- elimination ------------------------------------------------------------------------------------------
+# ---- elimination -------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 6), st.integers(0, 10**6))

@@ -27,9 +27,9 @@ PATTERNS = 1000
 
 
 def pattern(random: Random, bursts: Bursts, workers: int, rounds: int) -> list[set[int]]:
-    """A conforming pattern as full of stragglers as chance makes it: late ones are taken while none must wait.
+    """A conforming pattern as full of stragglers as chance makes it: they are added while none must wait.
 
-    Workers come in a random order, with one more likely to be late if it was in the round before.
+    Workers come in a random order, and one that was late in the round before is likely to be late again.
     """
     found: list[set[int]] = []
     eager = random.choice((0.1, 0.5, 0.9))
@@ -79,7 +79,7 @@ def times_decoded(state: Sequential, workers: int, bursts: Bursts, seed: int, pa
     return full
 
 
-# ---- bursts ---------------------------------------------------------------------------------------------------
+# ---- bursts ------------------------------------------------------------------------------------------
 
 
 @given(
@@ -125,7 +125,7 @@ def test_stragglers_are_told_from_the_fastest() -> None:
     assert stragglers({}) == frozenset()
 
 
-# ---- SR-SGC ------------------------------------------------------------------------------------------------------
+# ---- SR-SGC ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_broken_model_is_refused_and_not_decoded_wrongly() -> None:
     assert "the code needs any 7" in refusal.reason
 
 
-# ---- M-SGC -----------------------------------------------------------------------------------------------------
+# ---- M-SGC -------------------------------------------------------------------------------------------
 
 
 def multiplexed(sizes: tuple[int, int, int], workers: int, code: Code | None) -> Multiplexed:
@@ -249,7 +249,7 @@ def test_chunks_weigh_one_and_slots_cost_the_same(
 
 
 def test_the_table_of_four_workers() -> None:
-    """n = 4, B = 1, W = 2, lambda = 2. Round r: own chunk of job r, then of job r-1 the repeat or the code."""
+    """n = 4, B = 1, W = 2, lambda = 2. Round r: own chunk of job r; of job r-1 the repeat or the code."""
     code = random_cyclic(4, 2, SEED)
     state = multiplexed((1, 2, 2), 4, code)
     assert state.load == Fraction(6, 16) < Fraction(3, 4)

@@ -1,4 +1,4 @@
-"""Coded sums over payloads: what a worker sends, what is decoded, whose bits count, and who is found lying."""
+"""Coded sums over payloads: what a worker sends, what is decoded, whose bits count, and who lies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,12 @@ FP32, INT8 = codec("fp32"), codec("int8")
 
 
 def units(code: Code, numel: int = NUMEL) -> list[Tensor]:
-    return [integers_to_floats(numel, seed + 1, exponent=-27) for seed in range(code.units)]
+    """Products: sums of them round, so that another order has other bits."""
+    return [
+        integers_to_floats(numel, unit + 1, exponent=-27)
+        * integers_to_floats(numel, unit + 101, exponent=-23)
+        for unit in range(code.units)
+    ]
 
 
 def sent(code: Code, numel: int = NUMEL) -> list[Tensor]:
@@ -50,7 +55,7 @@ def mean_of_units(code: Code, numel: int = NUMEL) -> Tensor:
     return torch.stack(units(code, numel)).double().mean(0)
 
 
-# ---- a worker's sum ---------------------------------------------------------------------------------------
+# ---- a worker's sum ----------------------------------------------------------------------------------
 
 
 @given(st.lists(st.lists(USUAL, min_size=5, max_size=5), min_size=1, max_size=5), st.data())
@@ -91,7 +96,7 @@ def test_units_of_another_number_or_shape() -> None:
         combined([torch.ones(3)] * 2, row, 3, torch.empty(4))
 
 
-# ---- the decoded mean ----------------------------------------------------------------------------------------
+# ---- the decoded mean --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["fp32", "int8"])
@@ -138,7 +143,7 @@ def test_identity_is_the_mean_with_equal_weights() -> None:
 
 @pytest.mark.parametrize("code", [circulant(7, 2), circulant(9, 2), random_cyclic(5, 1, b"seed")])
 def test_every_set_of_survivors_gives_the_mean_of_all_units(code: Code) -> None:
-    """fp32 rounding, amplified: 3e-7 of the largest unit. The bits differ between sets, and are not asked for."""
+    """Within fp32 rounding, amplified. The bits differ between sets, and are not asked for."""
     numel = 300
     vectors, expected = sent(code, numel), mean_of_units(code, numel)
     payloads = [FP32.encode(vector) for vector in vectors]
@@ -220,7 +225,7 @@ def test_the_largest_values_stay_within_bounds() -> None:
     assert decoded_mean(payloads, found, FP32, 3).tolist() == [VALUE_MAX] * 3
 
 
-# ---- replicas that disagree -------------------------------------------------------------------------------------
+# ---- replicas that disagree --------------------------------------------------------------------------
 
 
 def test_replicas_that_agree_are_not_disputed() -> None:
@@ -261,7 +266,7 @@ def test_where_nothing_can_be_compared() -> None:
         disputes(repetition(6, 1), {6: "a"})
 
 
-# ---- units and rows -------------------------------------------------------------------------------------------------
+# ---- units and rows ----------------------------------------------------------------------------------
 
 
 def test_rows_follow_the_rank_of_the_worker() -> None:
