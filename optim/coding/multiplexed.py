@@ -129,6 +129,6 @@ class Multiplexed:
             return Refusal(f"group {item - self.own}: {decoding.reason}")
         return [Term(worker, item, factor) for worker, factor in enumerate(decoding.coefficients) if factor]
 
-    def decodable(self, job: int) -> bool:
+    def decodable(self, job: int, amplification_max: float = AMPLIFICATION_MAX) -> bool:
         """Whether `decode` would not refuse."""
-        return not isinstance(self.decode(job), Refusal)
+        return not isinstance(self.decode(job, amplification_max), Refusal)

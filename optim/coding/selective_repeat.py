@@ -102,6 +102,6 @@ class SelectiveRepeat:
             return found
         return tuple(Term(place, 0, factor) for place, factor in enumerate(found.coefficients) if factor)
 
-    def decodable(self, job: int) -> bool:
+    def decodable(self, job: int, amplification_max: float = AMPLIFICATION_MAX) -> bool:
         """Whether `decode` would not refuse."""
-        return not isinstance(self.decode(job), Refusal)
+        return not isinstance(self.decode(job, amplification_max), Refusal)

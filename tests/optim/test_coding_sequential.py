@@ -65,7 +65,7 @@ def run_pattern(state: Sequential, workers: int, rounds: Iterable[set[int]]) -> 
             assert not isinstance(terms, Refusal), (number, terms)
             total = sum(term.coefficient * answers[done, term.worker, term.item] for term in terms)
             assert abs(total - values[done].sum()) < 1e-9
-            assert state.decodable(done)
+            assert state.decodable(done, inf)
     return schedules
 
 
