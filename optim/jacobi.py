@@ -26,8 +26,8 @@ ELEMENT_MAX = 2.0**1000
 def eigen_symmetric(matrix: Doubles) -> tuple[Doubles, Doubles]:
     """(values, vectors) of a symmetric fp64 [n, n]: values descending [n], their unit vectors columns [n, n].
 
-    The first of the largest elements of each vector is positive, so that vectors have one sign. Elements above
-    the diagonal are not read. Raises ValueError for another shape or type, n above SIZE_MAX, or an element
+    The first of the largest elements of each vector is positive, so that vectors have one sign. Elements
+    above the diagonal are not read. ValueError for another shape or type, n above SIZE_MAX, or an element
     that is not finite or beyond 2^1000.
     """
     if matrix.dtype != np.float64 or matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:

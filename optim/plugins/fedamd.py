@@ -27,8 +27,7 @@ STEPS = 10
 
 
 def anchor_peers(parent: str, peers: Collection[str], share: float = 0.2) -> list[str]:
-    """Who uploads gradients this round: each with probability `share`, by hash of the parent commit and the
-    peer.
+    """Who uploads gradients this round: each with probability `share`, by hash of (parent commit, peer).
 
     In order of their names. May be nobody: then miners go on from the gradients that are kept.
     """
