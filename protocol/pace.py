@@ -36,7 +36,7 @@ class PaceRules:
 
     steps: int
     steps_min: int = 1
-    lead_max: int = 16
+    lead_max: int = 8
     settle_rounds: int = 16
 
     def __post_init__(self) -> None:
