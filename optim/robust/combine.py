@@ -18,7 +18,8 @@ def combined(rows: Rows, factors: Sequence[float], total: float, out: Tensor | N
     """sum(factor * row) / total, fp32 [numel], in `out` if given, within VALUE_MAX.
 
     Products and sums are fp64, in the order of the rows, one rounding each; the quotient is rounded to fp32
-    once. Factors may have any sign and size: a projection's do, where short vectors stand in for long ones.
+    once. Factors have any sign and sizes up to 1e280: a projection's are large where short vectors stand in
+    for long ones.
     A row whose factor is 0 is decoded, so its bytes are checked, and not added. Holds a piece of each row.
     Raises as `Rows.tiles` does, and ValueError if `out` is not fp32 [numel].
     """

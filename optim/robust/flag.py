@@ -55,7 +55,8 @@ class Flag:
     needs: str = "gram"
 
     def __post_init__(self) -> None:
-        if (self.rank or 1) < 1 or self.iterations < 1 or not 0 <= self.pairs < float("inf"):
+        rank = 1 if self.rank is None else self.rank
+        if min(rank, self.iterations) < 1 or not 0 <= self.pairs < float("inf"):
             raise ValueError(f"the flag aggregator takes rank, iterations >= 1 and pairs >= 0, not {self}")
 
     def decide(self, evidence: Evidence) -> Combination:
@@ -75,8 +76,10 @@ class Flag:
         """The subspace as orthonormal columns [r, rank] for unit vectors (or zeros) as rows [n, r]."""
         count = len(vectors)
         rank = min(self.rank or (count + 2) // 2, vectors.shape[1])
-        stack = _with_pairs(vectors) if self.pairs and count > 1 else vectors
-        scale = [1.0] * count + [self.pairs / (count * (count - 1)) * 2**0.5] * (len(stack) - count)
+        stack, scale = vectors, [1.0] * count
+        if self.pairs and count > 1:  # each pair stands for two: j from i, and i from j
+            stack = _with_pairs(vectors)
+            scale += [sqrt(2.0) * self.pairs / (count * (count - 1))] * (len(stack) - count)
         found = _top(stack, scale, rank)
         for _ in range(self.iterations):
             within = product(stack, found)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
+from math import floor, fsum
 
 from blake3 import blake3
 
-from atoll.optim.robust.evidence import Combination, Evidence, listed, median
+from atoll.optim.robust.evidence import Combination, Evidence, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +17,9 @@ class Prioritizer:
 
     Sorted by distance and cut into thirds, (1 - alpha)^2 of the picks come from the nearest third,
     2 alpha (1 - alpha) from the middle and alpha^2 from the farthest; what a third cannot give, the nearest
-    left give. Distance is from the previous update, or else from the contribution that has the least median
-    distance to the others: there is no own model that all peers could measure from. Who is drawn within a
-    third follows from the hash of the evidence's seed and the place.
+    left give. Distance is from the previous update, or else from the contribution that the n - f nearest to
+    are nearest: there is no own model that all peers could measure from. Who is drawn within a third follows
+    from the hash of the evidence's seed and the place.
 
     Far peers stay heard, so that peers with rare data are: an outlier comes in with alpha^2 of the draws.
     Take it with the clip and with `performance`, not as the only guard; alpha 0 keeps the n - f nearest.
@@ -62,7 +62,9 @@ def nearest_first(evidence: Evidence) -> list[int]:
     places = range(evidence.contributions)
     reference = evidence.contributions
     if not evidence.has_previous:
-        spread = [median([evidence.distance(place, other) for other in places]) for place in places]
+        near = max(1, evidence.contributions - evidence.faulty)
+        distances = [sorted(evidence.distance(place, other) for other in places) for place in places]
+        spread = [fsum(each[:near]) for each in distances]
         reference = min(places, key=lambda place: (spread[place], place))
     return sorted(places, key=lambda place: (evidence.distance(place, reference), place))
 
