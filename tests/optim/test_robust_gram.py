@@ -17,7 +17,7 @@ from torch import Tensor
 
 from atoll.optim.codecs import CODECS, Codec, Payload, codec
 from atoll.optim.flat import VALUE_MAX
-from atoll.optim.robust import RULES, Evidence, Rows, aggregate, tolerated
+from atoll.optim.robust import Evidence, Rows, aggregate, tolerated
 from atoll.optim.robust.combine import combined
 from atoll.optim.robust.gram import RUN, gram, squares
 from atoll.optim.robust.linear import eigen, product
@@ -175,14 +175,14 @@ class Watched:
             yield place, values
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ["mean", "trimmed-mean", "flag"])  # lengths, sorting, all products
 def test_memory_is_a_piece_of_each_contribution(rule: str) -> None:
     """Peak of numpy's new memory at two lengths: but for scales of the payloads, it does not grow.
 
     Pieces are in torch's memory, which is not counted; that there is one of each shows below.
     """
     peaks = []
-    for numel in (1_000_000, 3_000_000):
+    for numel in (1_000_000, 2_000_000):
         vectors = [integers_to_floats(numel, seed) for seed in range(6)]
         contributions, out = encoded([1, 2, 3, 4, 5, 6], vectors, INT8), torch.empty(numel)
         aggregate(rule, contributions, INT8, numel, faulty=1, out=out)  # compiled, and caches filled
@@ -192,7 +192,7 @@ def test_memory_is_a_piece_of_each_contribution(rule: str) -> None:
         tracemalloc.stop()
         tables = 6 * numel // INT8.block * 4
         assert peaks[-1] < tables + 2_500_000 < 3 * numel
-    assert peaks[1] - peaks[0] < 6 * 2_000_000 // INT8.block * 4 + 200_000
+    assert peaks[1] - peaks[0] < 6 * 1_000_000 // INT8.block * 4 + 200_000
 
 
 def test_contributions_are_decoded_in_lockstep() -> None:
