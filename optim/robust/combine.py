@@ -13,6 +13,9 @@ from atoll.optim.flat import VALUE_MAX, Floats, floats
 from atoll.optim.robust.gram import Rows
 from atoll.optim.sums import Doubles
 
+RUN = 2048
+"""Elements that are summed at a time: 16 KiB of sums."""
+
 
 def combined(rows: Rows, factors: Sequence[float], total: float, out: Tensor | None = None) -> Tensor:
     """sum(factor * row) / total, fp32 [numel], in `out` if given, within VALUE_MAX.
@@ -24,27 +27,27 @@ def combined(rows: Rows, factors: Sequence[float], total: float, out: Tensor | N
     Raises as `Rows.tiles` does, and ValueError if `out` is not fp32 [numel].
     """
     result = torch.empty(rows.numel, dtype=torch.float32) if out is None else out
-    values, sums = floats("out", result, rows.numel), np.empty(0)
+    values, sums = floats("out", result, rows.numel), np.empty(RUN)
+    each = np.array(factors, dtype=np.float64)
     for place, tile in rows.tiles():
-        size = place.stop - place.start
-        sums = sums if sums.size >= size else np.empty(size)
-        sums[:size] = 0.0
-        for factor, row in zip(factors, tile, strict=True):
-            if factor:
-                add(row, factor, sums[:size])
-        divided(sums[:size], total, values[place])
+        add_rows(tile, each, float(total), sums, values[place])
     return result
 
 
 @compiled
-def add(row: Floats, factor: float, sums: Doubles) -> None:
-    """Add factor * row to the sums."""
-    for place in range(row.size):
-        sums[place] += factor * np.float64(row[place])
+def add_rows(tile: Floats, factors: Doubles, total: float, sums: Doubles, out: Floats) -> None:
+    """Fill `out` with the quotients, cut at VALUE_MAX: those beyond fp32 would else become infinite.
 
-
-@compiled
-def divided(sums: Doubles, total: float, out: Floats) -> None:
-    """Fill `out` with the quotients, cut at VALUE_MAX: those beyond fp32 would else become infinite."""
-    for place in range(sums.size):
-        out[place] = np.float32(min(max(sums[place] / total, -VALUE_MAX), VALUE_MAX))
+    `sums` is room for a run.
+    """
+    for start in range(0, out.size, RUN):
+        to = out[start : start + RUN]
+        sums[:] = 0.0
+        for row in range(factors.size):
+            factor = factors[row]
+            if factor != 0.0:
+                values = tile[row, start : start + RUN]
+                for place in range(values.size):
+                    sums[place] += factor * np.float64(values[place])
+        for place in range(to.size):
+            to[place] = np.float32(min(max(sums[place] / total, -VALUE_MAX), VALUE_MAX))

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atoll.optim.compiled import compiled
-from atoll.optim.flat import Floats, floats, pieces
+from atoll.optim.flat import Floats, floats
 from atoll.optim.robust.evidence import Evidence, Sorting
 from atoll.optim.robust.gram import Rows
+from atoll.optim.sums import Doubles
 
 Places = NDArray[np.int64]
 
@@ -75,15 +76,11 @@ def sorted_mean(
     ValueError if `out` is not fp32 [numel].
     """
     result = torch.empty(rows.numel, dtype=torch.float32) if out is None else out
-    values = floats("out", result, rows.numel)
-    room, network = np.empty((len(rows.payloads), RUN), dtype=np.float32), comparisons(len(rows.payloads))
+    count, values = len(rows.payloads), floats("out", result, rows.numel)
+    each, network = np.array(factors[:count], dtype=np.float64), comparisons(count)
+    room, sums = np.empty((count, RUN), dtype=np.float32), np.empty(RUN)
     for place, tile in rows.tiles():
-        for piece in pieces(place.stop - place.start, RUN):
-            size = piece.stop - piece.start
-            for row, factor, to in zip(tile, factors, room, strict=False):
-                scaled(row[piece], factor, to[:size])
-            sort_rows(room, network)
-            mean_of_rows(room[kept[0] : kept[1]], values[place][piece])
+        sort_tile(tile, each, network, kept, room, sums, values[place])
     return result
 
 
@@ -108,10 +105,34 @@ def comparisons(count: int) -> Places:
 
 
 @compiled
-def scaled(row: Floats, factor: float, out: Floats) -> None:
-    """Fill `out` with factor * x. Adding zero makes a zero positive: equal numbers are then equal bits."""
-    for place in range(row.size):
-        out[place] = np.float32(factor * np.float64(row[place])) + np.float32(0)
+def sort_tile(
+    tile: Floats,
+    factors: Doubles,
+    network: Places,
+    kept: tuple[int, int],
+    room: Floats,
+    sums: Doubles,
+    out: Floats,
+) -> None:
+    """Fill `out` with the mean of the kept rows of the sorted columns; `room` and `sums` are for a run.
+
+    Adding zero makes a zero positive: equal numbers are then equal bits.
+    """
+    count = np.float64(kept[1] - kept[0])
+    for start in range(0, out.size, RUN):
+        to = out[start : start + RUN]
+        for row in range(factors.size):
+            factor, values, scaled = factors[row], tile[row, start : start + RUN], room[row]
+            for place in range(values.size):
+                scaled[place] = np.float32(factor * np.float64(values[place])) + np.float32(0)
+        sort_rows(room[:, : to.size], network)
+        sums[:] = 0.0
+        for row in range(kept[0], kept[1]):
+            values = room[row, : to.size]
+            for place in range(values.size):
+                sums[place] += np.float64(values[place])
+        for place in range(to.size):
+            to[place] = np.float32(sums[place] / count)
 
 
 @compiled
@@ -123,13 +144,3 @@ def sort_rows(rows: Floats, network: Places) -> None:
             one, two = low[place], high[place]
             low[place] = one if one < two else two
             high[place] = two if one < two else one
-
-
-@compiled
-def mean_of_rows(rows: Floats, out: Floats) -> None:
-    """Fill `out` with the mean of the rows, added from the first to the last."""
-    for place in range(out.size):
-        total = np.float64(rows[0, place])
-        for row in range(1, rows.shape[0]):
-            total += np.float64(rows[row, place])
-        out[place] = np.float32(total / rows.shape[0])

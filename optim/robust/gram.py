@@ -17,7 +17,7 @@ from torch import Tensor
 
 from atoll.optim.codecs.base import Codec, Payload
 from atoll.optim.compiled import compiled
-from atoll.optim.flat import Floats, floats, pieces
+from atoll.optim.flat import Floats, floats
 from atoll.optim.sums import Doubles
 
 RUN = 4096
@@ -37,20 +37,31 @@ class Rows:
     def __len__(self) -> int:
         return len(self.payloads) + (self.previous is not None)
 
-    def tiles(self) -> Iterator[tuple[slice, list[Floats]]]:
-        """The vectors a piece at a time: its place, and a row for each vector that the next one overwrites.
+    def tiles(self) -> Iterator[tuple[slice, Floats]]:
+        """The vectors a piece at a time: its place, and fp32 [rows, size] that the next piece overwrites.
 
         Raises RemoteProtocolError if a payload is not one of `numel` elements by `codec`, and ValueError if
         `previous` is not fp32 [numel].
         """
         previous = None if self.previous is None else floats("previous", self.previous, self.numel)
         decoders = [self.codec.pieces(payload, self.numel) for payload in self.payloads]
+        room = np.empty((len(self), 0), dtype=np.float32)
         with torch.no_grad():
-            for found in zip(*decoders, strict=True):
-                place = found[0][0]
-                assert all(each == place for each, _ in found), "equal sizes are cut into equal pieces"
-                rows = [values.numpy() for _, values in found]
-                yield place, rows if previous is None else [*rows, previous[place]]
+            for place, values in decoders[0]:
+                size = place.stop - place.start
+                if size > room.shape[1]:
+                    room = np.empty((len(self), size), dtype=np.float32)
+                tile = room[:, :size]
+                np.copyto(tile[0], values.numpy())
+                for row, decoder in enumerate(decoders[1:], 1):
+                    other, values = next(decoder)
+                    assert other == place, "equal sizes are cut into equal pieces"
+                    np.copyto(tile[row], values.numpy())
+                if previous is not None:
+                    np.copyto(tile[-1], previous[place])
+                yield place, tile
+            for decoder in decoders[1:]:
+                assert next(decoder, None) is None, "equal sizes are cut into equal pieces"
 
 
 def gram(rows: Rows) -> Doubles:
@@ -59,10 +70,9 @@ def gram(rows: Rows) -> Doubles:
     Holds a tile and a run of each row. Never infinite: payloads are within VALUE_MAX, and the squares of any
     fp32 numbers within fp64.
     """
-    found, run = np.zeros((len(rows), len(rows))), np.zeros((len(rows), RUN))
+    found, run = np.zeros((len(rows), len(rows))), np.empty((len(rows), RUN))
     for _, tile in rows.tiles():
-        for piece in pieces(len(tile[0]), RUN):
-            add_products(_in_run(run, tile, piece), found)
+        add_products(tile, found, run, len(rows))
     for row in range(len(rows)):
         found[row + 1 :, row] = found[row, row + 1 :]
     return found
@@ -70,29 +80,28 @@ def gram(rows: Rows) -> Doubles:
 
 def squares(rows: Rows) -> Doubles:
     """The same with zeros off the diagonal: what rules need that look at lengths only."""
-    found, run = np.zeros((len(rows), len(rows))), np.zeros((len(rows), RUN))
+    found, run = np.zeros((len(rows), len(rows))), np.empty((len(rows), RUN))
     for _, tile in rows.tiles():
-        for piece in pieces(len(tile[0]), RUN):
-            _in_run(run, tile, piece)
-            for row in range(len(rows)):
-                found[row, row] += dot(run[row], run[row])
+        add_products(tile, found, run, 1)
     return found
 
 
-def _in_run(run: Doubles, tile: Sequence[Floats], piece: slice) -> Doubles:
-    """Elements of each row as fp64 in `run`, zeros behind them."""
-    for to, values in zip(run, tile, strict=True):
-        np.copyto(to[: piece.stop - piece.start], values[piece])
-    run[:, piece.stop - piece.start :] = 0.0
-    return run
-
-
 @compiled
-def add_products(run: Doubles, found: Doubles) -> None:
-    """Add the products of each row [RUN] with itself and with those behind it to the upper triangle."""
-    for first in range(run.shape[0]):
-        for second in range(first, run.shape[0]):
-            found[first, second] += dot(run[first], run[second])
+def add_products(tile: Floats, found: Doubles, run: Doubles, others: int) -> None:
+    """Add each row's products with itself and the rows behind it, `others` in all, to the upper triangle.
+
+    `run` is room for a run of each row as fp64, zeros behind the last elements.
+    """
+    rows = tile.shape[0]
+    for start in range(0, tile.shape[1], RUN):
+        for row in range(rows):
+            values, to = tile[row, start : start + RUN], run[row]
+            for place in range(values.size):
+                to[place] = np.float64(values[place])
+            to[values.size :] = 0.0
+        for first in range(rows):
+            for second in range(first, min(first + others, rows)):
+                found[first, second] += dot(run[first], run[second])
 
 
 @compiled

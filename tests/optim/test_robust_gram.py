@@ -179,7 +179,8 @@ class Watched:
 def test_memory_is_a_piece_of_each_contribution(rule: str) -> None:
     """Peak of numpy's new memory at two lengths: but for scales of the payloads, it does not grow.
 
-    Pieces are in torch's memory, which is not counted; that there is one of each shows below.
+    A tile of six rows is most of it, less than one vector of the shorter length. The codec's pieces are in
+    torch's memory, which is not counted; that there is one for each contribution shows below.
     """
     peaks = []
     for numel in (1_000_000, 2_000_000):
@@ -190,8 +191,8 @@ def test_memory_is_a_piece_of_each_contribution(rule: str) -> None:
         aggregate(rule, contributions, INT8, numel, faulty=1, out=out)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        tables = 6 * numel // INT8.block * 4
-        assert peaks[-1] < tables + 2_500_000 < 3 * numel
+        tables, tile = 6 * numel // INT8.block * 4, 6 * 128 * 1024 * 4
+        assert peaks[-1] < tables + tile + 500_000 < 4 * numel
     assert peaks[1] - peaks[0] < 6 * 1_000_000 // INT8.block * 4 + 200_000
 
 
