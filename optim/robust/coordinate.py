@@ -70,7 +70,7 @@ def sorted_mean(
 ) -> Tensor:
     """Of each coordinate the mean of its sorted values [kept[0], kept[1]), fp32 [numel], in `out` if given.
 
-    Each value is factor * x, rounded to fp32 (as it is for a factor of 1; zero has no sign). Kept values are
+    Each value is factor * x, rounded to fp32 (as it is for a factor of 1). Kept values are
     added in fp64 in ascending order, divided, and rounded to fp32 once, so the mean is between them and the
     same for contributions in another order. Holds a piece of each row. Raises as `Rows.tiles` does, and
     ValueError if `out` is not fp32 [numel].
@@ -116,7 +116,7 @@ def sort_tile(
 ) -> None:
     """Fill `out` with the mean of the kept rows of the sorted columns; `room` and `sums` are for a run.
 
-    Adding zero makes a zero positive: equal numbers are then equal bits.
+    Sums begin at zero, so a zero has no sign: equal numbers are then equal bits.
     """
     count = np.float64(kept[1] - kept[0])
     for start in range(0, out.size, RUN):
@@ -124,7 +124,7 @@ def sort_tile(
         for row in range(factors.size):
             factor, values, scaled = factors[row], tile[row, start : start + RUN], room[row]
             for place in range(values.size):
-                scaled[place] = np.float32(factor * np.float64(values[place])) + np.float32(0)
+                scaled[place] = np.float32(factor * np.float64(values[place]))
         sort_rows(room[:, : to.size], network)
         sums[:] = 0.0
         for row in range(kept[0], kept[1]):

@@ -275,6 +275,8 @@ def test_a_third_gives_its_share() -> None:
     found = Prioritizer(0.4).chosen(order, 25, b"seed")
     assert [sum(20 * k <= place < 20 * k + 20 for place in found) for k in range(3)] == [9, 12, 4]
     assert found != Prioritizer(0.4).chosen(order, 25, b"other")
+    rounded = Prioritizer(0.4).chosen(order, 10, b"seed")  # 3.6, 4.8 and 1.6, of which there is room for 1
+    assert [sum(20 * k <= place < 20 * k + 20 for place in rounded) for k in range(3)] == [4, 5, 1]
     assert Prioritizer(0.0).chosen(order, 25, b"seed") == list(range(25))
     heard = {place for n in range(200) for place in Prioritizer(0.4).chosen(order, 25, n.to_bytes(2, "big"))}
     assert heard == set(order)
