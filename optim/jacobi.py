@@ -45,16 +45,15 @@ def eigen_symmetric(matrix: Doubles) -> tuple[Doubles, Doubles]:
     _rotate(full, vectors)
     values = np.ldexp(np.diagonal(full), exponent)
     order = np.argsort(-values, kind="stable")
-    return values[order], _oriented(np.ascontiguousarray(vectors[order].T))
+    return values[order], np.ascontiguousarray(_oriented(vectors[order]).T)
 
 
-def _oriented(columns: Doubles) -> Doubles:
-    """Each column with its largest element positive."""
-    for place in range(columns.shape[1]):
-        column = columns[:, place]
-        if column[np.argmax(np.abs(column))] < 0:
-            np.negative(column, out=column)
-    return columns
+def _oriented(rows: Doubles) -> Doubles:
+    """Each row with the first of its largest elements positive."""
+    for row in rows:
+        if row[np.argmax(np.abs(row))] < 0:
+            row *= -1.0
+    return rows
 
 
 @compiled

@@ -53,7 +53,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Compass:
-    """The groups under way. Each waits for a peer or holds one, and a peer is in one: no more than peers."""
+    """The groups under way. Each waits for a peer or holds its work, and a peer is in one of them only."""
 
     groups: tuple[Group, ...] = ()
     opened: int = 0
@@ -84,10 +84,12 @@ def place(
 
     A new group's first peer does as many steps as it could before the fastest of some other group would
     arrive a second time: then that one can join this group. Raises ValueError for a speed that is not
-    positive.
+    positive, and for a peer whose last work is not merged yet: it would be in two groups.
     """
     if speed <= 0:
         raise ValueError(f"a speed is above 0, not {speed}")
+    if any(peer in group.arrived for group in compass.groups):
+        raise ValueError("its last work is not merged yet")
     compass = _without(compass, peer)
     fits = [(steps, -g.number, g) for g in compass.groups if (steps := _fits(g, speed, now_ms, rules))]
     if fits:

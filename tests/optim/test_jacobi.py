@@ -91,6 +91,16 @@ def test_by_hand() -> None:
     assert values.shape == (0,)
 
 
+@pytest.mark.parametrize("size", range(1, 20))
+def test_every_size(size: int) -> None:
+    """Of one size alone, 8, a library's in-place operation on columns once wrote to its neighbours."""
+    noise = np.random.default_rng(size).standard_normal((size, size))
+    matrix = noise + noise.T
+    values, vectors = eigen_symmetric(matrix)
+    assert np.abs(vectors.T @ vectors - np.eye(size)).max() < 1e-13
+    assert np.abs(matrix @ vectors - vectors * values).max() < 1e-12
+
+
 def test_a_large_one_converges() -> None:
     rows = np.random.default_rng(1).standard_normal((150, 400))
     matrix = rows @ rows.T
