@@ -336,7 +336,7 @@ class Training:
             return
         self._pending[train.round] = pending
         if self._promise is None:
-            self._feed(e.Trained(train.round, result.tokens, result.steps))
+            self._feed(e.Trained(train.round, result.tokens, result.steps, _ms(result.seconds)))
 
     async def encode(self, order: a.Encode) -> tuple[bytes, ...]:
         """Encode what was handed over, part by part; nothing if its round is over, or ends meanwhile."""
@@ -394,9 +394,14 @@ class Training:
             left = self.steps - progress.step
             left_s = left * (self._loop.time() - self._since_s) / progress.step
             if left == 1 or 0 < left_s <= AHEAD_S:
-                self._announce(progress.round)
+                self._announce(progress.round, self._loop.time() - self._since_s + left_s)
 
-    def _announce(self, round_: int) -> None:
+    def _announce(self, round_: int, seconds: float) -> None:
         assert self.trainer is not None
         self._promise = Promise(round_, asyncio.Event())
-        self._feed(e.Trained(round_, self.steps * self.trainer.step_tokens, self.steps))
+        self._feed(e.Trained(round_, self.steps * self.trainer.step_tokens, self.steps, _ms(seconds)))
+
+
+def _ms(seconds: float) -> int:
+    """At least one: none says that it was not measured."""
+    return max(1, round(seconds * 1000))

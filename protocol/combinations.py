@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from atoll.protocol.errors import ConfigError
 
 RULES = ("nesterov", "average", "sgd", "co2", "delayed-nesterov", "eager", "adaptive")
-AGGREGATIONS = ("mean", "rda")
+COORDINATE_RULES = ("median", "trimmed-mean")
+"""They sort the values of one coordinate, and know no weights."""
+WHOLE_RULES = ("krum", "multi-krum", "flag")
+"""They compare whole contributions, so a part of each is not enough."""
+AGGREGATIONS = ("mean", "rda", *COORDINATE_RULES, "centered-clipping", *WHOLE_RULES)
 CODECS = (
     "fp32",
     "fp16",
@@ -46,6 +50,8 @@ class Choices:
     codec: str = "int8"
     feedback: float = 1.0
     exchange: str = "dense"
+    clip: str = "none"
+    work: str = "equal"
     grace_ms: int = 0
     ledger: bool = True
 
@@ -89,6 +95,32 @@ REFUSED = (
         lambda c: c.aggregation == "rda" and c.rule == "eager",
         _what("rule", "aggregation"),
         "aggregation = 'mean': a worker's own share can be swapped in a mean, and in nothing else",
+    ),
+    Refusal(
+        lambda c: c.aggregation == "rda" and c.clip != "none",
+        _what("aggregation", "clip"),
+        "clip = 'none': rda bounds each direction's vote already, and keeps the contributors' lengths",
+    ),
+    Refusal(
+        lambda c: c.aggregation in WHOLE_RULES and c.exchange == "dense" and c.ledger,
+        _what("aggregation", "exchange"),
+        "exchange = 'sparse': an owner holds a part of each contribution, and would keep other peers than "
+        "the next one",
+    ),
+    Refusal(
+        lambda c: c.aggregation in COORDINATE_RULES and c.codec in SPARSE_CODECS,
+        _what("aggregation", "codec"),
+        "aggregation = 'centered-clipping': where most values of a coordinate are zero, so is their median",
+    ),
+    Refusal(
+        lambda c: c.work == "by-speed" and c.clip != "none",
+        _what("work", "clip"),
+        "clip = 'none': the fast do more steps and come further, which a clip to the median takes back",
+    ),
+    Refusal(
+        lambda c: c.work == "by-speed" and c.aggregation in COORDINATE_RULES,
+        _what("work", "aggregation"),
+        "aggregation = 'mean': a rule that knows no weights counts a short round like a long one",
     ),
     Refusal(
         lambda c: c.rule == "eager" and c.ledger,

@@ -66,12 +66,16 @@ class Kind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Contributor:
-    """Who took part, with the tokens and inner steps it processed and the weight that it was given."""
+    """Who took part, with the tokens and inner steps it processed and the weight that it was given.
+
+    `train_ms` is how long its steps took, where a run assigns steps by speed, and else 0.
+    """
 
     peer: PeerId
     tokens: int
     steps: int
     weight: int
+    train_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +250,7 @@ def _contributions(contributors: Sequence[Contributor], places: dict[PeerId, int
         weights=[]
         if all(c.weight == c.tokens for c in contributors)
         else _column([c.weight for c in contributors]),
+        train_ms=_column([c.train_ms for c in contributors]) if any(c.train_ms for c in contributors) else [],
     )
 
 
@@ -300,7 +305,8 @@ def body_from_bytes(raw: bytes, rosters: Rosters) -> Body:
 def _read_contributions(said: wire.Contributions, before: Sequence[Member]) -> tuple[Contributor, ...]:
     peers = _in_runs(said.runs, before)
     weights = said.weights or said.tokens
-    columns = [_full(column, len(peers)) for column in (said.tokens, said.steps, weights)]
+    times = said.train_ms or [0] * min(len(peers), 1)
+    columns = [_full(column, len(peers)) for column in (said.tokens, said.steps, weights, times)]
     return tuple(Contributor(*row) for row in zip(peers, *columns, strict=True))
 
 

@@ -66,7 +66,7 @@ MESSAGES = (
     Kind(m.State, "catch up", ANYBODY, ANYBODY, "round, anchor digest and blobs of a whole state"),
     Kind(m.Join, "come and go", ANYBODY, ANYBODY, "the role that it wants, and a token"),
     Kind(m.Leave, "come and go", MEMBER, VOTERS, "why"),
-    Kind(m.Seal, "commit", MEMBER, MEMBER, "the authority's signature under a snapshot that all can make"),
+    Kind(m.Seal, "commit", ANYBODY, MEMBER, "the authority's signature under a snapshot that all can make"),
     Kind(m.Refuse, "any", ANYBODY, ANYBODY, "why a message was not accepted"),
     Kind(m.Elsewhere, "any", NOBODY, ANYBODY, "what is read of a body whose parent the reader lacks"),
 )

@@ -46,6 +46,7 @@ class Trained:
     round: int
     tokens: int
     steps: int
+    train_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

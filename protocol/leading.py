@@ -15,6 +15,7 @@ from atoll.protocol.manifest import TOKENS_MAX
 from atoll.protocol.messages import Column, Cut, Held, Lock, Message, Offer, Plan, Promise, Propose, Reduced
 from atoll.protocol.proofs import Justification
 from atoll.protocol.roster import Presence, Role
+from atoll.protocol.speeds import paced
 from atoll.protocol.terms import Terms, next_members
 
 Outbox = list[tuple[tuple[PeerId, ...], Message]]
@@ -173,7 +174,9 @@ class Leading:
 
     def weigh(self, sender: PeerId, offer: Offer) -> Contributor:
         """Tokens, clamped to what was assigned."""
-        return Contributor(sender, offer.tokens, offer.steps, min(offer.tokens, self.terms.assignment.tokens))
+        weight = min(offer.tokens, self.terms.assigned(sender).tokens)
+        train_ms = offer.train_ms if self.terms.by_speed else 0
+        return Contributor(sender, offer.tokens, offer.steps, weight, train_ms)
 
     def plan(self) -> Outbox:
         """Name the participants and send each owner its columns."""
@@ -383,6 +386,7 @@ class Leading:
         members = next_members(terms, here, self.leaving, joiners, kind)
         if not members:
             members = tuple(m for m in terms.members if m.peer in here.heard)
+        members = paced(terms, members, kind, contributors)
         rejected = self._rejections({c.peer for c in contributors}, kind)
         return Body(
             terms.run_id,

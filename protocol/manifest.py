@@ -47,7 +47,8 @@ class RoundRules:
     contributions themselves are the update; in a dense one owners sum parts of them first. `votes` says what
     certifies a commit: a `majority` of members that may die but do not lie, or `two-thirds`, so that fewer
     than a third may lie as well; then all members vote, whatever `voters_max` says. There are `owners_max`
-    parts at most; an owner has several as long as none is smaller than `part_bytes_min`.
+    parts at most; an owner has several as long as none is smaller than `part_bytes_min`. Where `work` is
+    "by-speed", commits assign each worker its inner steps, `steps_min` at least, so that all end together.
     """
 
     rounds: int = 0
@@ -75,6 +76,8 @@ class RoundRules:
     mixing: float = 0.5
     exchange: str = "dense"
     votes: str = "majority"
+    work: str = "equal"
+    steps_min: int = 1
 
     @property
     def committee_max(self) -> int:
@@ -87,7 +90,8 @@ class OuterRules:
     """The outer optimiser, how contributions become one update, and the codec of what is exchanged.
 
     Rules without momentum have `momentum` 0, and "average" also `learning_rate` 1. `feedback` is the share
-    of what encoding left out that a peer offers again: 1 all of it, 0 none.
+    of what encoding left out that a peer offers again: 1 all of it, 0 none. `clip` "median" shortens
+    contributions to their median length first; `faulty` is the share of them that `aggregation` is to bear.
     """
 
     rule: str = "nesterov"
@@ -96,6 +100,8 @@ class OuterRules:
     codec: str = "int8"
     aggregation: str = "mean"
     feedback: float = 1.0
+    clip: str = "median"
+    faulty: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +355,10 @@ def check_rounds(rules: RoundRules, where: str) -> None:
     _require(fits, f"exchange = {rules.exchange!r}", where, "'dense' or 'sparse'")
     known = ("majority", "two-thirds")
     _require(rules.votes in known, f"votes = {rules.votes!r}", where, "'majority' or 'two-thirds'")
+    fits = rules.work in ("equal", "by-speed")
+    _require(fits, f"work = {rules.work!r}", where, "'equal' or 'by-speed'")
+    fits = 1 <= rules.steps_min <= STEPS_MAX
+    _require(fits, f"steps_min = {rules.steps_min}", where, f"1 to {STEPS_MAX}")
 
 
 def check_outer(outer: OuterRules, where: str) -> None:
@@ -361,6 +371,8 @@ def check_outer(outer: OuterRules, where: str) -> None:
     )
     _require(0 <= outer.momentum < 1, f"momentum = {outer.momentum}", where, "0 to below 1")
     _require(0 <= outer.feedback <= 1, f"feedback = {outer.feedback}", where, "0 to 1")
+    _require(outer.clip in ("median", "none"), f"clip = {outer.clip!r}", where, "'median' or 'none'")
+    _require(0 <= outer.faulty < 0.5, f"faulty = {outer.faulty}", where, "a share, 0 to below 0.5")
     still = outer.rule not in ("average", "sgd") or outer.momentum == 0
     _require(still, f"momentum = {outer.momentum}", where, f"0: the rule {outer.rule!r} has none")
     whole = outer.rule != "average" or outer.learning_rate == 1
@@ -375,6 +387,8 @@ def check_together(outer: OuterRules, rounds: RoundRules, where: str) -> None:
         codec=outer.codec,
         feedback=outer.feedback,
         exchange=rounds.exchange,
+        clip=outer.clip,
+        work=rounds.work,
         grace_ms=rounds.grace_ms_max,
     )
     check_combinations(chosen, where)

@@ -19,6 +19,7 @@ class Offer:
     """Member to leader: my pseudo-gradient is encoded, these are its parts.
 
     `uplink` is what this peer measured that it can send, in bytes per second; 0 if it did not yet.
+    `train_ms` is how long its inner steps took.
     """
 
     round: int
@@ -30,6 +31,7 @@ class Offer:
     leaving: bool = False
     farewell: bytes = b""
     uplink: int = 0
+    train_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

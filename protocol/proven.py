@@ -25,6 +25,7 @@ from atoll.protocol.proofs import (
     joining_message,
 )
 from atoll.protocol.roster import MEMBERS_MAX, Member, Presence, Role, turned
+from atoll.protocol.speeds import paced
 from atoll.protocol.terms import Terms
 
 
@@ -76,7 +77,7 @@ def settle(body: Body, terms: Terms, here: Presence, claims: Claims) -> Body:
     kept += [Member(p, claims.joining[p][0], since) for p in coming]
     return dataclasses.replace(
         body,
-        members=terms.listed(kept),
+        members=paced(terms, terms.listed(kept), body.kind, body.contributors),
         evidence=evidence,
         joining=tuple(claims.joining[p][1] for p in sorted((*coming, *turning))),
         farewells=farewells,

@@ -31,12 +31,18 @@ class Role(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One that takes part. Its contributions weigh nothing before round `weight_from`."""
+    """One that takes part. Its contributions weigh nothing before round `weight_from`.
+
+    `speed` is in inner steps per 1000 s, as far as commits told it, and `steps` are what it is assigned; both
+    are 0 where all do the same.
+    """
 
     peer: PeerId
     role: Role = Role.WORKER
     weight_from: int = 1
     missed: int = 0
+    speed: int = 0
+    steps: int = 0
 
 
 def may_become(was: Role, role: Role) -> bool:
@@ -117,14 +123,22 @@ def _committee(same: Same[tuple[Member, ...]], parent: Digest, voters_max: int) 
 
 def member_to_wire(member: Member) -> wire.Member:
     role = wire.Role.Name(member.role)
-    return wire.Member(peer=member.peer, role=role, weight_from=member.weight_from, missed=member.missed)
+    return wire.Member(
+        peer=member.peer,
+        role=role,
+        weight_from=member.weight_from,
+        missed=member.missed,
+        speed=member.speed,
+        steps=member.steps,
+    )
 
 
 def member_from_wire(member: wire.Member) -> Member:
     try:
-        return Member(PeerId(member.peer), Role(member.role), member.weight_from, member.missed)
+        role = Role(member.role)
     except ValueError:
         raise RemoteProtocolError(f"role {member.role} is unknown") from None
+    return Member(PeerId(member.peer), role, member.weight_from, member.missed, member.speed, member.steps)
 
 
 def members_digest(members: tuple[Member, ...]) -> Digest:

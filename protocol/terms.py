@@ -6,6 +6,7 @@ from hashes of (parent commit, peer).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from atoll.protocol.fragments import fragment_of
 from atoll.protocol.ids import Digest, PeerId, public_key_of, readable
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
+from atoll.protocol.pace import lower_median, tokens_of
 from atoll.protocol.proofs import Place
 from atoll.protocol.roster import (
     MEMBERS_MAX,
@@ -33,6 +35,7 @@ from atoll.protocol.roster import (
     turned,
 )
 from atoll.protocol.shares import shared_out
+from atoll.protocol.speeds import pace_objection
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,26 @@ class Terms:
     def shards(self) -> dict[PeerId, int]:
         """Which shard of the data each worker takes."""
         return {peer: place for place, peer in enumerate(self.workers)}
+
+    @property
+    def by_speed(self) -> bool:
+        """Whether each worker is assigned steps by its speed."""
+        return self.rules.work == "by-speed"
+
+    def assigned(self, peer: PeerId) -> Assignment:
+        """The inner steps that a worker is to do, and the tokens that they are, which bound its weight.
+
+        Who has no steps of its own yet does as many as the middle one of the others.
+        """
+        if not self.by_speed or peer not in self.places:
+            return self.assignment
+        steps = self.members[self.places[peer]].steps or self._usual_steps
+        return Assignment(steps, tokens_of(steps, self.assignment))
+
+    @cached_property
+    def _usual_steps(self) -> int:
+        known = sorted(member.steps for member in self.members if member.steps)
+        return lower_median(known) if known else self.assignment.steps
 
     @cached_property
     def eligible(self) -> frozenset[PeerId]:
@@ -238,7 +261,7 @@ def next_members(
         if member.peer not in leaving and missed <= rules.missed_max:
             role = turned(member.role, joiners.get(member.peer, member.role))
             same = (role, missed) == (member.role, member.missed)
-            kept.append(member if same else Member(member.peer, role, member.weight_from, missed))
+            kept.append(member if same else dataclasses.replace(member, role=role, missed=missed))
     if joiners.keys() - terms.places.keys() and not any(member.missed == 0 for member in kept):
         # joiners hold nothing of this round yet: who leaves stays until one of them has it
         kept += [m for m in terms.members if m.peer in leaving and m.peer in here.heard]
@@ -260,7 +283,7 @@ def objection(terms: Terms, body: Body, anchor: Digest) -> str | None:
         return "the body starts from another anchor than mine"
     if body.fragment != terms.fragment:
         return f"round {terms.round} is for fragment {terms.fragment}, not {body.fragment}"
-    return _membership_objection(terms, body) or _update_objection(terms, body)
+    return _membership_objection(terms, body) or _update_objection(terms, body) or pace_objection(terms, body)
 
 
 def _membership_objection(terms: Terms, body: Body) -> str | None:
@@ -311,7 +334,7 @@ def _contributors_objection(of: Same[Terms], said: Same[Sequence[Contributor]]) 
         return "a contributor is repeated or may not contribute"
     if len(peers) < terms.quorum:
         return f"{len(peers)} contributions, {terms.quorum} are the quorum"
-    if any(not 0 < c.weight <= min(c.tokens, terms.assignment.tokens) for c in contributors):
+    if any(not 0 < c.weight <= min(c.tokens, terms.assigned(c.peer).tokens) for c in contributors):
         return "a weight is not within what was assigned"
     return None
 

@@ -20,6 +20,7 @@ class Work:
     anchor: Digest
     tokens: int = 0
     steps: int = 0
+    train_ms: int = 0
     trained: bool = False
     encoding: bool = False
     parts: tuple[BlobRef, ...] = ()
@@ -45,12 +46,12 @@ class Working:
         self.asked = round_
         self.work[round_] = Work(round_, anchor)
 
-    def trained(self, round_: int, tokens: int, steps: int) -> bool:
+    def trained(self, round_: int, tokens: int, steps: int, train_ms: int = 0) -> bool:
         """Take what training gave; False if nobody waits for it any more."""
         work = self.work.get(round_)
         if work is None or work.trained:
             return False
-        work.tokens, work.steps, work.trained = tokens, steps, True
+        work.tokens, work.steps, work.train_ms, work.trained = tokens, steps, train_ms, True
         self.stirred = True
         return True
 

@@ -20,7 +20,7 @@ from atoll.protocol.peer import Peer, PeerConfig
 from atoll.protocol.roster import Role
 from atoll.simulator import content, transfers
 from atoll.simulator.disk import Disk
-from atoll.simulator.setting import STEP_MS, TOKENS
+from atoll.simulator.setting import STEP_MS, STEPS, TOKENS
 from atoll.simulator.signing import SimulatedSigner
 
 if TYPE_CHECKING:
@@ -284,21 +284,21 @@ class Host:
         needed_ms = int(action.steps * self.step_ms * self.world.rng.uniform(0.8, 1.3))
         clock = self.world.clock
         clock.later(needed_ms // 2, self.act, self.life, self._progress, action)
-        clock.later(needed_ms, self.act, self.life, self._trained, action, anchor)
+        clock.later(needed_ms, self.act, self.life, self._trained, action, anchor, needed_ms)
 
     def _progress(self, action: a.Train) -> None:
         if self.training is action:
             self.take(e.Progress(action.round, action.steps // 2))
 
-    def _trained(self, action: a.Train, anchor: Digest) -> None:
+    def _trained(self, action: a.Train, anchor: Digest, train_ms: int) -> None:
         """Training ends, unless another began meanwhile; after a recovery that may be of the same round."""
         if self.training is not action:
             return
         self.training = None
-        tokens = TOKENS - self.world.rng.randint(0, 2) * 100
+        tokens = max(300, TOKENS * action.steps // STEPS) - self.world.rng.randint(0, 2) * 100
         if action.round in self.orders:
             self.trained[action.round] = content.Contribution(action.round, anchor, tokens, action.steps)
-        self.take(e.Trained(action.round, tokens, action.steps))
+        self.take(e.Trained(action.round, tokens, action.steps, train_ms))
 
     def _encode(self, action: a.Encode) -> None:
         after_ms = self.world.rng.randint(0, 20)

@@ -70,6 +70,7 @@ class Setting:
     liars: int = 0
     lies: tuple[str, ...] = ()
     retry_ms: int = 300
+    work: str = "equal"
 
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
@@ -175,6 +176,7 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         voters_max=chosen.voters_of(seed),
         snapshot_rounds=chosen.snapshots_of(seed),
         votes=chosen.votes,
+        work=chosen.work,
     )
 
 

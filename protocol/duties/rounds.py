@@ -159,7 +159,7 @@ def offer(peer: Peer) -> None:
         work = (mine.anchor, mine.tokens, mine.steps, mine.parts)
         peer.tell(
             peer.leader,
-            m.Offer(peer.round, peer.view, *work, peer.finishing, bye, peer.config.uplink()),
+            m.Offer(peer.round, peer.view, *work, peer.finishing, bye, peer.config.uplink(), mine.train_ms),
         )
 
 

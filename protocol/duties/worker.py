@@ -39,7 +39,7 @@ def _train(peer: Peer) -> None:
     if round_ == peer.round:
         peer.why = "trains"
     shard = (peer.terms.shards[peer.me], len(peer.terms.workers))
-    peer.out.append(a.Train(round_, peer.terms.assignment.steps, shard))
+    peer.out.append(a.Train(round_, peer.terms.assigned(peer.me).steps, shard))
 
 
 def _ahead(peer: Peer) -> int:
@@ -51,7 +51,7 @@ def _ahead(peer: Peer) -> int:
 
 
 def on_trained(peer: Peer, event: e.Trained) -> None:
-    peer.working.trained(event.round, event.tokens, event.steps)
+    peer.working.trained(event.round, event.tokens, event.steps, event.train_ms)
 
 
 def on_encoded(peer: Peer, event: e.Encoded) -> None:

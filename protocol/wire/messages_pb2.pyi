@@ -67,16 +67,20 @@ class BlobRef(_message.Message):
     def __init__(self, digest: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Member(_message.Message):
-    __slots__ = ("peer", "role", "weight_from", "missed")
+    __slots__ = ("peer", "role", "weight_from", "missed", "speed", "steps")
     PEER_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FROM_FIELD_NUMBER: _ClassVar[int]
     MISSED_FIELD_NUMBER: _ClassVar[int]
+    SPEED_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     peer: str
     role: Role
     weight_from: int
     missed: int
-    def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ...) -> None: ...
+    speed: int
+    steps: int
+    def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ..., speed: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class Changes(_message.Message):
     __slots__ = ("changed", "left")
@@ -87,16 +91,18 @@ class Changes(_message.Message):
     def __init__(self, changed: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., left: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Contributions(_message.Message):
-    __slots__ = ("runs", "tokens", "steps", "weights")
+    __slots__ = ("runs", "tokens", "steps", "weights", "train_ms")
     RUNS_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_MS_FIELD_NUMBER: _ClassVar[int]
     runs: _containers.RepeatedScalarFieldContainer[int]
     tokens: _containers.RepeatedScalarFieldContainer[int]
     steps: _containers.RepeatedScalarFieldContainer[int]
     weights: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, runs: _Optional[_Iterable[int]] = ..., tokens: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., weights: _Optional[_Iterable[int]] = ...) -> None: ...
+    train_ms: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, runs: _Optional[_Iterable[int]] = ..., tokens: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., weights: _Optional[_Iterable[int]] = ..., train_ms: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Rejections(_message.Message):
     __slots__ = ("reason", "places")
@@ -107,16 +113,18 @@ class Rejections(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., places: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Contributor(_message.Message):
-    __slots__ = ("peer", "tokens", "steps", "weight")
+    __slots__ = ("peer", "tokens", "steps", "weight", "train_ms")
     PEER_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_MS_FIELD_NUMBER: _ClassVar[int]
     peer: str
     tokens: int
     steps: int
     weight: int
-    def __init__(self, peer: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
+    train_ms: int
+    def __init__(self, peer: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., weight: _Optional[int] = ..., train_ms: _Optional[int] = ...) -> None: ...
 
 class Body(_message.Message):
     __slots__ = ("run_id", "round", "parent", "fragment", "kind", "contributors", "rejected", "blobs", "anchor", "members", "epoch", "evidence", "joining", "farewells")
@@ -267,7 +275,7 @@ class Commit(_message.Message):
     def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., voters: _Optional[_Iterable[int]] = ..., signatures: _Optional[_Iterable[bytes]] = ..., authority: _Optional[str] = ..., packed: _Optional[bytes] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving", "farewell", "uplink")
+    __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving", "farewell", "uplink", "train_ms")
     VIEW_FIELD_NUMBER: _ClassVar[int]
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -276,6 +284,7 @@ class Offer(_message.Message):
     LEAVING_FIELD_NUMBER: _ClassVar[int]
     FAREWELL_FIELD_NUMBER: _ClassVar[int]
     UPLINK_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_MS_FIELD_NUMBER: _ClassVar[int]
     view: int
     anchor: bytes
     tokens: int
@@ -284,7 +293,8 @@ class Offer(_message.Message):
     leaving: bool
     farewell: bytes
     uplink: int
-    def __init__(self, view: _Optional[int] = ..., anchor: _Optional[bytes] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., leaving: _Optional[bool] = ..., farewell: _Optional[bytes] = ..., uplink: _Optional[int] = ...) -> None: ...
+    train_ms: int
+    def __init__(self, view: _Optional[int] = ..., anchor: _Optional[bytes] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., leaving: _Optional[bool] = ..., farewell: _Optional[bytes] = ..., uplink: _Optional[int] = ..., train_ms: _Optional[int] = ...) -> None: ...
 
 class Alive(_message.Message):
     __slots__ = ("view", "steps")

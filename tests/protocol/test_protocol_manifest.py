@@ -233,6 +233,8 @@ NAN = math.nan
         ("mixing", [0, 0.5, 0.999], [-0.1, 1, 1.5, NAN]),
         ("exchange", ["dense", "sparse"], ["", "Dense", "none"]),
         ("votes", ["majority", "two-thirds"], ["", "third", "Majority"]),
+        ("work", ["equal", "by-speed"], ["", "by speed", "Equal"]),
+        ("steps_min", [1, 10**9], [0, -1, 10**9 + 1]),
     ],
 )
 def test_round_rules_are_bounded(key: str, good: list[Any], bad: list[Any]) -> None:
@@ -288,8 +290,10 @@ def test_every_round_rule_has_its_bounds_tested() -> None:
         ("learning_rate", [0.1, 1, 10], [0, -1, 10.1, NAN, math.inf]),
         ("momentum", [0, 0.99], [1, -0.1, NAN]),
         ("codec", combinations.CODECS, ["int9", ""]),
-        ("aggregation", combinations.AGGREGATIONS, ["median", ""]),
+        ("aggregation", combinations.AGGREGATIONS, ["medean", ""]),
         ("feedback", [0, 0.95, 1], [-0.1, 1.1, NAN]),
+        ("clip", ["median", "none"], ["", "Median"]),
+        ("faulty", [0, 0.25, 0.49], [-0.1, 0.5, NAN]),
     ],
 )
 def test_outer_rules_are_bounded(key: str, good: list[Any], bad: list[Any]) -> None:
