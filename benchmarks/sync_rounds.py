@@ -94,7 +94,7 @@ def _publish(asked: Any, folder: Path) -> Path:
             bytes_per_s_min=1_000_000,
             grace_ms_min=3_000,
         ),
-        outer=OuterRules(learning_rate=1.0, momentum=0.0, codec=asked.codec),
+        outer=OuterRules(learning_rate=1.0, momentum=0.0, codec=asked.codec, clip="none"),
         membership=MembershipRules(witnesses=(witness,)),
     )
     return publish(manifest, authority, folder, asked.peers, zeros, zeros.clone())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from atoll.protocol.combinations import AGGREGATIONS
 from atoll.protocol.errors import ConfigError
 from atoll.protocol.manifest import OuterRules
 
 OUTER_KNOWN: dict[str, tuple[str | float, ...]] = {
     "rule": ("nesterov", "average", "sgd"),
-    "aggregation": ("mean",),
+    "aggregation": tuple(name for name in AGGREGATIONS if name != "rda"),
 }
 
 

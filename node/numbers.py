@@ -21,8 +21,8 @@ from atoll.optim.codecs import codec
 from atoll.optim.digest import tensor_digest
 from atoll.optim.feedback import Residual
 from atoll.optim.flat import all_finite
-from atoll.optim.mean import weighted_mean
 from atoll.optim.parts import part_bounds
+from atoll.optim.robust import aggregate, robust_rule, tolerated
 from atoll.optim.rules import OuterRule, outer_rule
 from atoll.protocol.commits import Body
 from atoll.protocol.errors import RemoteProtocolError
@@ -52,6 +52,8 @@ class Numbers:
         self.mixing = manifest.rounds.mixing if self.fragments > 1 else 0.0
         self.codec = codec(manifest.outer.codec)
         self.rule = _rule(manifest.outer)
+        self.outer = manifest.outer
+        self.aggregation = robust_rule(manifest.outer.aggregation)
         self.anchor = torch.zeros(self.numel)
         self.momentum = torch.zeros(self.numel)
         numels = [piece.stop - piece.start for piece in self.pieces]
@@ -162,11 +164,19 @@ class Numbers:
     # ---- an update ------------------------------------------------------------------------------
 
     def aggregate(self, round_: int, part: int, parts: int, inputs: Sequence[tuple[int, Bytes]]) -> Bytes:
-        """The encoded weighted mean of one part, in the order given."""
+        """What one part of the contributions comes to, encoded; they count in the order given."""
         start, stop = self.bounds(self._fragment(round_), parts)[part]
-        mean = weighted_mean(inputs, self.codec, stop - start)
-        assert mean is not None, "the protocol cuts no contributor of weight 0"
-        return self._encoded(mean)
+        return self._encoded(self._aggregate(inputs, stop - start))
+
+    def _aggregate(self, inputs: Sequence[tuple[int, Bytes]], numel: int) -> torch.Tensor:
+        """The run's rule, of whole contributions or of a part of each."""
+        outer = self.outer
+        faulty = tolerated(outer.faulty, len(inputs))
+        found = aggregate(
+            self.aggregation, inputs, self.codec, numel, faulty=faulty, clip=outer.clip == "median"
+        )
+        assert found is not None, "the protocol cuts no contributor of weight 0"
+        return found
 
     def _encoded(self, values: torch.Tensor) -> Bytes:
         """A payload in memory that was not filled with zeros first."""
@@ -197,8 +207,7 @@ class Numbers:
             return self._decoded(fragment, payloads)
         piece = self.pieces[fragment]
         weights = [contributor.weight for contributor in body.contributors]
-        update = weighted_mean(zip(weights, payloads, strict=True), self.codec, piece.stop - piece.start)
-        assert update is not None, "the protocol cuts no contributor of weight 0"
+        update = self._aggregate(list(zip(weights, payloads, strict=True)), piece.stop - piece.start)
         return iter([(slice(0, piece.stop - piece.start), update)])
 
     def _decoded(self, fragment: int, payloads: Sequence[Bytes]) -> Iterator[tuple[slice, torch.Tensor]]:

@@ -21,7 +21,9 @@ NUMEL = sum(SIZES)
 NOTHING = Digest("0" * 64)
 
 
-def numbers(codec: str = "fp32", exchange: str = "dense", mixing: float = 0.5, **outer: float) -> Numbers:
+def numbers(
+    codec: str = "fp32", exchange: str = "dense", mixing: float = 0.5, **outer: float | str
+) -> Numbers:
     blobs = tuple(BlobRef(digest_of(f"{size} {what}".encode()), 4 * size) for size in SIZES for what in "am")
     rules = RoundRules(fragments=2, overlap=1, exchange=exchange, mixing=mixing)
     made = Numbers(
@@ -87,7 +89,7 @@ def test_a_state_goes_through_its_blobs() -> None:
 
 
 def test_a_sparse_update_is_the_weighted_mean_of_the_contributions() -> None:
-    peers = [numbers("topk", "sparse") for _ in range(3)]
+    peers = [numbers("topk", "sparse", clip="none") for _ in range(3)]
     deltas = [vector(SIZES[1], seed) for seed in (4, 5, 6)]
     payloads = [
         peer.encode(3, delta, 1)[0] for peer, delta in zip(peers, map(torch.clone, deltas), strict=True)
@@ -167,3 +169,48 @@ def test_the_steps_are_taken_in_the_anchor_that_a_trainer_reads() -> None:
     shares.load(alone.anchor, alone.momentum)
     assert not shared.anchor.any()
     assert not shares.momentum.any()
+
+
+def moved(one: Numbers, payloads: list[bytes], weights: tuple[int, ...]) -> torch.Tensor:
+    """How far the contributions to round 3 move the second fragment's anchor, with a learning rate of 1."""
+    before = one.anchor[300:].clone()
+    one.apply(body(3, *weights), payloads)
+    return before - one.anchor[300:]
+
+
+PLAIN = {"learning_rate": 1.0, "momentum": 0.0}
+
+
+def test_one_that_is_a_thousand_times_too_long_is_cut_to_the_median_length() -> None:
+    honest = [vector(SIZES[1], seed) for seed in (4, 5)]
+    deltas = [*honest, 1000 * honest[0]]
+    lengths = {}
+    for clip in ("median", "none"):
+        one = numbers("fp32", "sparse", clip=clip, rule="sgd", **PLAIN)
+        payloads = [bytes(one.codec.encode(delta)) for delta in deltas]
+        lengths[clip] = float(moved(one, payloads, (1, 1, 1)).norm() / honest[0].norm())
+    assert lengths["none"] > 100
+    assert lengths["median"] < 1.1
+
+
+@pytest.mark.parametrize("aggregation", ["krum", "multi-krum", "median", "trimmed-mean", "centered-clipping"])
+def test_a_robust_rule_bears_the_share_of_liars_that_the_run_expects(aggregation: str) -> None:
+    common = vector(SIZES[1], 3)
+    honest = [common + 0.1 * vector(SIZES[1], seed) for seed in range(10, 16)]
+    deltas = [*honest, -30 * common, -30 * common]
+    one = numbers("fp32", "sparse", rule="sgd", aggregation=aggregation, faulty=0.25, **PLAIN)
+    plain = numbers("fp32", "sparse", rule="sgd", clip="none", **PLAIN)
+    payloads = [bytes(one.codec.encode(delta)) for delta in deltas]
+    step = moved(one, payloads, (1,) * 8)
+    assert (step - common).norm() < 0.75 * common.norm()
+    assert (moved(plain, payloads, (1,) * 8) - common).norm() > 5 * common.norm()
+
+
+def test_an_owner_sums_its_part_by_the_rule() -> None:
+    """Each coordinate's median: what two of five send for the part counts for nothing."""
+    one = numbers("fp32", aggregation="median", clip="none", faulty=0.4)
+    start, stop = one.bounds(1, 2)[0]
+    values = [torch.full((stop - start,), each) for each in (1.0, 2.0, 3.0, 1e6, -1e6)]
+    inputs = [(7, bytes(one.codec.encode(value))) for value in values]
+    found = one.codec.decode(one.aggregate(1, 0, 2, inputs), stop - start)
+    assert torch.equal(found, torch.full((stop - start,), 2.0))
