@@ -175,8 +175,7 @@ class Leading:
     def weigh(self, sender: PeerId, offer: Offer) -> Contributor:
         """Tokens, clamped to what was assigned."""
         weight = min(offer.tokens, self.terms.assigned(sender).tokens)
-        train_ms = offer.train_ms if self.terms.by_speed else 0
-        return Contributor(sender, offer.tokens, offer.steps, weight, train_ms)
+        return Contributor(sender, offer.tokens, offer.steps, weight, offer.train_ms * self.terms.by_speed)
 
     def plan(self) -> Outbox:
         """Name the participants and send each owner its columns."""

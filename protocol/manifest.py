@@ -29,6 +29,7 @@ COUNT_MAX = 10**9
 FRAGMENTS_MAX = 256
 """No rule needs a larger number; the wire's integers and sums of weights hold them all."""
 MANIFEST_BYTES_MAX = 256 << 10
+LATER_KEYS = {"rounds": ("work", "steps_min"), "outer": ("clip", "faulty")}
 PARTITIONS = ("balanced", "sequential", "strided")
 _DOMAIN = b"atoll run manifest 1"
 _T = TypeVar("_T")
@@ -149,7 +150,15 @@ class Manifest:
         return Genesis(run_id, self.anchor, members, authority, rules.committee_max, rules.votes)
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
+        """All keys, but for those that later versions brought, where they say nothing new: so a run that does
+        not use them has the id that it always had.
+        """
+        said = dataclasses.asdict(self)
+        for name, usual in (("rounds", RoundRules()), ("outer", OuterRules())):
+            for key in LATER_KEYS[name]:
+                if said[name][key] == getattr(usual, key):
+                    del said[name][key]
+        return json.dumps(said, indent=1, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)

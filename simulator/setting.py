@@ -9,7 +9,15 @@ from functools import cache
 from atoll.protocol.errors import ConfigError
 from atoll.protocol.ids import PeerId
 from atoll.protocol.keys import Key
-from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, RoundRules, SignedManifest, sign
+from atoll.protocol.manifest import (
+    Assignment,
+    Manifest,
+    MembershipRules,
+    OuterRules,
+    RoundRules,
+    SignedManifest,
+    sign,
+)
 from atoll.protocol.roster import VOTERS_MAX, liars_max
 from atoll.simulator.content import NUMEL, initial_state
 from atoll.simulator.traps import MOMENTS, TWO_STAGES
@@ -193,6 +201,7 @@ def manifest_of(seed: int, chosen: Setting, witness: PeerId, workers: tuple[Peer
             anchor_blobs=initial_state(round_rules.fragments),
             assignment=Assignment(STEPS, TOKENS),
             rounds=round_rules,
+            outer=OuterRules() if chosen.work == "equal" else OuterRules(clip="none"),
             membership=MembershipRules(policy, witnesses=(witness,), allow=allow),
         ),
         _authority(),

@@ -157,9 +157,10 @@ def offer(peer: Peer) -> None:
     mine, bye = peer.mine, farewell(peer) if peer.finishing else b""
     if mine is not None:
         work = (mine.anchor, mine.tokens, mine.steps, mine.parts)
+        train_ms = mine.train_ms if peer.terms.by_speed else 0
         peer.tell(
             peer.leader,
-            m.Offer(peer.round, peer.view, *work, peer.finishing, bye, peer.config.uplink(), mine.train_ms),
+            m.Offer(peer.round, peer.view, *work, peer.finishing, bye, peer.config.uplink(), train_ms),
         )
 
 
