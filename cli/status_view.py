@@ -96,11 +96,22 @@ def _lines(status: Status) -> list[tuple[str, str]]:
         ("held-out loss", heldout_text(status)),
         ("anchor", f"{(status['anchor_digest'] or 'none yet')[:16]} of round {status['anchor_round']}"),
         ("bytes", f"{bytes_text(sent)} sent, {bytes_text(received)} received"),
+        ("health", health_text(status)),
         ("rejected", rejected),
         ("ended", status.get("ended") or ""),
         ("invite", status.get("invite") or ""),
         ("state", str(status.get("state_dir", ""))),
     ]
+
+
+def health_text(status: Status) -> str:
+    """The members that hold the others up, and how."""
+    said = []
+    for member in status["members"]:
+        health = member.get("health") or {}
+        if health.get("verdict", "unknown") not in ("fine", "unknown"):
+            said.append(f"{_short(member['peer'])} is {health['verdict']}: {health['why']}")
+    return "; ".join(said)
 
 
 def _members(status: Status) -> Table:

@@ -71,7 +71,7 @@ class Daemon:
         self.config = PeerConfig(
             signed.manifest, role, part_bytes, token, authority, lambda: uplink.bytes_per_s
         )
-        self.history = History(network.traffic)
+        self.history = History(network.traffic, signed.manifest.assignment.steps)
         folder = network.config.breakpoints
         self._breakpoints = Breakpoints(folder) if folder else None
         self._queue: asyncio.Queue[e.Event | _Unread | _Asked] = asyncio.Queue()

@@ -6,7 +6,8 @@ from collections import deque
 from typing import Any
 
 from atoll.node.traffic import KINDS, Traffic
-from atoll.protocol.commits import Commit
+from atoll.protocol.commits import Commit, Kind
+from atoll.protocol.diagnosis import RoundTimes, noted, times_of
 
 COMMITS_KEPT = 500
 ROUND_KINDS = ("contribution", "result", "control")
@@ -14,10 +15,14 @@ ROUND_KINDS = ("contribution", "result", "control")
 
 
 class History:
-    """The last commits, with what this peer sent and received since the one before."""
+    """The last commits, with what this peer sent and received since the one before.
 
-    def __init__(self, traffic: Traffic) -> None:
-        self._traffic = traffic
+    `times` are those of the last updates, to be diagnosed; `steps` is the manifest's assignment.
+    """
+
+    def __init__(self, traffic: Traffic, steps: int) -> None:
+        self._traffic, self._steps = traffic, steps
+        self.times: tuple[RoundTimes, ...] = ()
         self._last = self._now()
         self._last_s: float | None = None
         self._expired: tuple[int, list[int]] = (0, [])
@@ -35,6 +40,8 @@ class History:
 
     def committed(self, commit: Commit, now_s: float) -> None:
         now, body = self._now(), commit.body
+        if body.kind is Kind.UPDATE:
+            self.times = noted(self.times, times_of(body, self._steps))
         moved = {k: {d: now[k][d] - self._last[k][d] for d in ("sent", "received")} for k in KINDS}
         self.commits.append(
             {

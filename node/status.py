@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from atoll.node.daemon import Daemon
+from atoll.protocol.diagnosis import Diagnosis, diagnose
 from atoll.protocol.roster import Role
 
 
@@ -19,6 +20,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
     traffic = dict(network.traffic.snapshot()["kinds"])
     if (dht := network.dht.traffic_bytes()) is not None:
         traffic["dht"] = {"sent": dht[0], "received": dht[1]}
+    health = diagnose(daemon.history.times)
     return {
         "peer": peer.me,
         "role": network.config.role.name.lower(),
@@ -44,6 +46,8 @@ def status(daemon: Daemon) -> dict[str, Any]:
                 "weight_from": member.weight_from,
                 "path": "" if member.peer == peer.me else network.path_of(member.peer),
                 "you": member.peer == peer.me,
+                "steps": peer.terms.assigned(member.peer).steps if member.role is Role.WORKER else 0,
+                "health": _health(health.get(member.peer)),
             }
             for member in peer.terms.members
         ],
@@ -63,6 +67,13 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "invite": _invite(daemon),
         "state_dir": str(daemon.disk.folder),
     }
+
+
+def _health(found: Diagnosis | None) -> dict[str, str]:
+    """Slow or broken, and why; unknown of a member that no update speaks of."""
+    if found is None:
+        return {"verdict": "unknown", "why": ""}
+    return {"verdict": found.verdict.value, "why": found.why}
 
 
 def _invite(daemon: Daemon) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.leading import Exchange, Leading
+from atoll.protocol.reasons import NOT_IN_TIME
 
 
 @dataclass(slots=True)
@@ -38,7 +39,7 @@ class Collecting:
         enough = len(self.wanted) - len(missing) >= quorum
         if self.exchange.cut is not None or not (self.impatient or (enough and missing <= self.failed)):
             return
-        self.lead.rejected.update(dict.fromkeys(missing, "its contribution did not arrive in time"))
+        self.lead.rejected.update(dict.fromkeys(missing, NOT_IN_TIME))
         kept = tuple(c for c in self.exchange.participants if c.peer not in missing)
         self.exchange.cut, self.exchange.owners = kept, [c.peer for c in kept]
         self.exchange.reduced = {place: self.wanted[c.peer] for place, c in enumerate(kept)}

@@ -14,9 +14,12 @@ import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from atoll.protocol.commits import Body
 from atoll.protocol.ids import PeerId
 from atoll.protocol.ledger import NOBODY
 from atoll.protocol.pace import lower_median
+from atoll.protocol.reasons import MISSED, NO_OFFER
+from atoll.protocol.roster import Role
 
 WINDOW = 5
 """Rounds that are kept and judged."""
@@ -63,6 +66,26 @@ class Transfer:
 class RoundTimes:
     timings: tuple[Timing, ...]
     transfers: tuple[Transfer, ...] = ()
+
+
+def times_of(body: Body, steps: int) -> RoundTimes:
+    """What a commit tells of its round; `steps` is what a member without steps of its own was assigned.
+
+    Times of training are in it where a run assigns work by speed. Transfers are not: who has some adds them.
+    """
+    done = {c.peer: c for c in body.contributors}
+    reasons = {r.peer: r.reason for r in body.rejected}
+    timings = []
+    for member in body.before:
+        if member.role is not Role.WORKER or member.weight_from > body.round:
+            continue
+        mine, why = done.get(member.peer), reasons.get(member.peer, NO_OFFER)
+        assigned = member.steps or steps
+        if mine is not None:
+            timings.append(Timing(member.peer, mine.steps, assigned, mine.train_ms))
+        else:
+            timings.append(Timing(member.peer, 0, assigned, 0, why != NO_OFFER, why in MISSED))
+    return RoundTimes(tuple(timings))
 
 
 def noted(past: tuple[RoundTimes, ...], new: RoundTimes) -> tuple[RoundTimes, ...]:

@@ -14,6 +14,7 @@ from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.manifest import TOKENS_MAX
 from atoll.protocol.messages import Column, Cut, Held, Lock, Message, Offer, Plan, Promise, Propose, Reduced
 from atoll.protocol.proofs import Justification
+from atoll.protocol.reasons import NO_OFFER, NOT_EVERYWHERE
 from atoll.protocol.roster import Presence, Role
 from atoll.protocol.speeds import paced
 from atoll.protocol.terms import Terms, next_members
@@ -406,13 +407,9 @@ class Leading:
         reasons = dict(self.rejected)
         for peer in self.terms.eligible.difference(included):
             if peer in self.offers:
-                default = (
-                    "too few offers for an update"
-                    if kind is Kind.SKIP
-                    else "its parts did not reach every owner"
-                )
+                default = "too few offers for an update" if kind is Kind.SKIP else NOT_EVERYWHERE
             else:
-                default = "no offer before the cut"
+                default = NO_OFFER
             reasons.setdefault(peer, default)
         return tuple(Rejection(peer, reason) for peer, reason in sorted(reasons.items()))
 

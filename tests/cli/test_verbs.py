@@ -33,7 +33,16 @@ STATUS: dict[str, Any] = {
     "view": 0,
     "leader": PEER,
     "leads": True,
-    "members": [{"peer": PEER, "role": "worker", "missed": 0, "path": "", "you": True}],
+    "members": [
+        {
+            "peer": PEER,
+            "role": "worker",
+            "missed": 0,
+            "path": "",
+            "you": True,
+            "health": {"verdict": "slow compute", "why": "its steps take 2500 ms"},
+        }
+    ],
     "anchor_digest": "cd" * 32,
     "anchor_round": 3,
     "training": {"step": 7, "steps": 16, "loss": 3.25, "tokens_per_s": None},
@@ -151,6 +160,7 @@ def test_status_of_a_daemon(atoll: Atoll, daemon: Daemon, tmp_path: Path) -> Non
     for part in (PEER, "tiny [red]", "training: 7 of 16 steps", "3 of 12", "3.500 after round 3", "1.8 MB"):
         assert part in shown
     assert "2 × an oversized message" in shown
+    assert "is slow compute: its steps take 2500 ms" in shown
 
 
 def test_watch_goes_on_until_the_daemon_ends(atoll: Atoll, daemon: Daemon, tmp_path: Path) -> None:

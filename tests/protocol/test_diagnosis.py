@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from statistics import median_low
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from protocol_samples import peer
+from protocol_samples import contributor, member, members, peer, terms, update
 
+from atoll.protocol.commits import Rejection
 from atoll.protocol.diagnosis import (
     TRANSFERS_MAX,
     WINDOW,
@@ -19,9 +21,11 @@ from atoll.protocol.diagnosis import (
     Verdict,
     diagnose,
     noted,
+    times_of,
 )
 from atoll.protocol.ids import PeerId
 from atoll.protocol.ledger import NOBODY
+from atoll.protocol.reasons import NO_OFFER, NOT_IN_TIME
 
 PEERS = [peer(f"w{n}") for n in range(12)]
 STEPS, STEP_MS, MIB_MS = 100, 40, 80
@@ -266,3 +270,28 @@ def test_slow_compute_agrees_with_the_rule_as_it_is_written(table: list[list[int
         slow = late[n] > max(int(3 * 1.4826 * spread + 1e-9), tenth)
         near = abs(late[n] - 3 * 1.4826 * spread) < 0.001 * spread + 2
         assert near or (verdicts(past)[who] is Verdict.SLOW_COMPUTE) == slow
+
+
+def test_commits_tell_who_is_slow_who_is_late_and_who_is_stuck() -> None:
+    """What each node concludes from the ledger alone, in a run that assigns work by speed."""
+    given = terms("coordinator", "w1", "w2", "w3", "w4", "w5", "w6")
+    waiting = member("w7", weight_from=99)
+    past: tuple[RoundTimes, ...] = ()
+    for _ in range(4):
+        done = tuple(
+            dataclasses.replace(contributor(name), train_ms=ms)
+            for name, ms in (("w1", 1000), ("w2", 1010), ("w3", 990), ("w4", 2500))
+        )
+        body = update(
+            given,
+            before=(*members("coordinator", "w1", "w2", "w3", "w4", "w5", "w6"), waiting),
+            contributors=done,
+            rejected=(Rejection(peer("w5"), NO_OFFER), Rejection(peer("w6"), NOT_IN_TIME)),
+        )
+        past = noted(past, times_of(body, 10))
+    found = verdicts(past)
+    assert found[peer("w4")] is Verdict.SLOW_COMPUTE
+    assert found[peer("w5")] is Verdict.STUCK
+    assert found[peer("w6")] is Verdict.SLOW_UPLINK
+    assert {found[peer(name)] for name in ("w1", "w2", "w3")} == {Verdict.FINE}
+    assert not found.keys() & {peer("coordinator"), peer("w7")}, "nobody waits for these"
