@@ -1,0 +1,157 @@
+"""A small language model that is really trained: four characters in, the next one out, in plain numpy.
+
+What a unit of work gives is a function of (shard, round, anchor, steps) alone: the batches are drawn by a counter
+from (seed, shard, round), and the inner optimizer starts anew in each unit. So two workers that do the same unit
+get the same pseudo-gradient, which is what straggler codes need. Units are trained side by side in one array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from atoll.simulator.timing.text import VOCABULARY, Symbols, Text
+
+Vector = npt.NDArray[np.float32]
+
+CONTEXT, EMBEDDING, HIDDEN = 4, 8, 32
+SHAPES = {
+    "embedding": (VOCABULARY, EMBEDDING),
+    "hidden": (CONTEXT * EMBEDDING, HIDDEN),
+    "hidden_bias": (1, HIDDEN),
+    "output": (HIDDEN, VOCABULARY),
+    "output_bias": (1, VOCABULARY),
+}
+APART = 12
+"""Every so many characters of a held-out window one is predicted."""
+
+NUMEL = sum(rows * columns for rows, columns in SHAPES.values())
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Unit:
+    """So many inner steps on a shard, for a round; replicas of a unit are equal."""
+
+    shard: int
+    job: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """AdamW within a unit, from moments of zero. (Kingma and Ba 2015)"""
+
+    lr: float = 6e-3
+    batch: int = 32
+    beta1: float = 0.9
+    beta2: float = 0.99
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Trains units of a text; `seed` decides the first parameters and all batches."""
+
+    text: Text
+    seed: int
+    inner: Inner = field(default_factory=Inner)
+
+    def first(self) -> Vector:
+        """The parameters to begin with, fp32 [NUMEL]."""
+        draws = np.random.default_rng(self.seed)
+        parts = []
+        for name, (rows, columns) in SHAPES.items():
+            scale = 0.0 if name.endswith("bias") else 1.0 if name == "embedding" else rows**-0.5
+            parts.append(scale * draws.standard_normal((rows, columns)).ravel())
+        return np.concatenate(parts).astype(np.float32)
+
+    def losses(self, anchor: Vector) -> list[float]:
+        """The mean cross-entropy on each shard's held-out windows, nats per character."""
+        return [self._loss(anchor, windows) for windows in self.text.heldout]
+
+    def _loss(self, anchor: Vector, windows: Symbols) -> float:
+        contexts = np.lib.stride_tricks.sliding_window_view(windows[:, :-1], CONTEXT, axis=1)
+        contexts = contexts[:, ::APART].reshape(1, -1, CONTEXT)
+        targets = windows[:, CONTEXT::APART].reshape(1, -1, 1)
+        _, logits = _forward(_views(anchor[None]), contexts)
+        logits -= logits.max(2, keepdims=True)
+        chosen = np.take_along_axis(logits, targets, 2)[:, :, 0]
+        return float((np.log(np.exp(logits).sum(2)) - chosen).mean())
+
+    def deltas(self, anchor: Vector, units: Sequence[Unit]) -> dict[Unit, Vector]:
+        """The pseudo-gradients (anchor - local) of distinct units, fp32 [NUMEL] each."""
+        ordered = sorted(units, key=lambda unit: -unit.steps)
+        local = np.repeat(anchor[None], len(ordered), 0)
+        first, second = np.zeros_like(local), np.zeros_like(local)
+        picks = [self._picks(unit) for unit in ordered]
+        for step in range(ordered[0].steps if ordered else 0):
+            busy = sum(unit.steps > step for unit in ordered)
+            taken = [
+                self.text.training[unit.shard][rows[step][:, None], columns[step]]
+                for unit, (rows, columns) in zip(ordered[:busy], picks, strict=False)
+            ]
+            batch = np.stack(taken)
+            gradient = _gradient(_views(local[:busy]), batch[:, :, :CONTEXT], batch[:, :, CONTEXT])
+            self._adam(local[:busy], first[:busy], second[:busy], gradient, step + 1)
+        return {unit: anchor - mine for unit, mine in zip(ordered, local, strict=True)}
+
+    def _picks(self, unit: Unit) -> tuple[Symbols, Symbols]:
+        """Rows [steps, batch] and columns [steps, batch, CONTEXT + 1] of the shard. More steps begin with
+        the same ones."""
+        draws = np.random.Generator(np.random.Philox(key=[self.seed, unit.shard << 32 | unit.job]))
+        shard = self.text.training[unit.shard]
+        numbers = draws.random((unit.steps, 2, self.inner.batch))
+        rows = (numbers[:, 0] * len(shard)).astype(np.int64)
+        starts = (numbers[:, 1] * (shard.shape[1] - CONTEXT)).astype(np.int64)
+        return rows, starts[:, :, None] + np.arange(CONTEXT + 1)
+
+    def _adam(self, local: Vector, first: Vector, second: Vector, gradient: Vector, step: int) -> None:
+        inner = self.inner
+        first += (1 - inner.beta1) * (gradient - first)
+        second += (1 - inner.beta2) * (gradient * gradient - second)
+        rate = inner.lr * (1 - inner.beta2**step) ** 0.5 / (1 - inner.beta1**step)
+        local -= np.float32(rate) * first / (np.sqrt(second) + np.float32(1e-6))
+
+
+def _views(stacked: Vector) -> dict[str, Vector]:
+    """Each parameter as [models, rows, columns], in the memory of [models, NUMEL]."""
+    views, start = {}, 0
+    for name, (rows, columns) in SHAPES.items():
+        views[name] = stacked[:, start : start + rows * columns].reshape(len(stacked), rows, columns)
+        start += rows * columns
+    return views
+
+
+def _forward(model: dict[str, Vector], contexts: Symbols) -> tuple[Vector, Vector]:
+    """Hidden activations and logits of contexts, [models, batch, CONTEXT]."""
+    models, batch, _ = contexts.shape
+    embedded = model["embedding"][np.arange(models)[:, None, None], contexts].reshape(models, batch, -1)
+    hidden = np.tanh(embedded @ model["hidden"] + model["hidden_bias"])
+    return hidden, hidden @ model["output"] + model["output_bias"]
+
+
+def _gradient(model: dict[str, Vector], contexts: Symbols, targets: Symbols) -> Vector:
+    """The mean cross-entropy's gradient, [models, NUMEL]."""
+    models, batch, _ = contexts.shape
+    hidden, logits = _forward(model, contexts)
+    logits -= logits.max(2, keepdims=True)
+    errors = np.exp(logits, out=logits)
+    errors /= errors.sum(2, keepdims=True)
+    each = np.arange(models)[:, None]
+    errors[each, np.arange(batch), targets] -= 1
+    errors /= np.float32(batch)
+    back = (errors @ model["output"].transpose(0, 2, 1)) * (1 - hidden * hidden)
+    embedded = model["embedding"][each[:, :, None], contexts].reshape(models, batch, -1)
+    inputs = (back @ model["hidden"].transpose(0, 2, 1)).reshape(-1, EMBEDDING)
+    places = (each[:, :, None] * VOCABULARY + contexts).ravel()
+    sums = [np.bincount(places, inputs[:, at], models * VOCABULARY) for at in range(EMBEDDING)]
+    parts = [
+        np.stack(sums, 1).astype(np.float32).reshape(models, -1),
+        (embedded.transpose(0, 2, 1) @ back).reshape(models, -1),
+        back.sum(1),
+        (hidden.transpose(0, 2, 1) @ errors).reshape(models, -1),
+        errors.sum(1),
+    ]
+    return np.concatenate(parts, 1)
