@@ -1,8 +1,9 @@
 """A small language model that is really trained: four characters in, the next one out, in plain numpy.
 
-What a unit of work gives is a function of (shard, round, anchor, steps) alone: the batches are drawn by a counter
-from (seed, shard, round), and the inner optimizer starts anew in each unit. So two workers that do the same unit
-get the same pseudo-gradient, which is what straggler codes need. Units are trained side by side in one array.
+What a unit of work gives is a function of (shard, round, anchor, steps) alone: the batches are drawn by a
+counter from (seed, shard, round), and the inner optimizer starts anew in each unit. So two workers that do
+the same unit get the same pseudo-gradient, which is what straggler codes need. Units are trained side by
+side in one array.
 """
 
 from __future__ import annotations

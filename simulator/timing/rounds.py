@@ -1,9 +1,9 @@
 """A policy, a trace and a learner, put together: rounds in virtual time, with pseudo-gradients that are real.
 
-A round begins for all workers at once. The policy says which units each works on, one after another; the trace
-says when each is done; the policy says when the round ends and which units, with which weights, make an update.
-What is then applied is trained for real, from the anchor that the units' round began with, and the outer step is
-the product's own.
+A round begins for all workers at once. The policy says which units each works on, one after another; the
+trace says when each is done; the policy says when the round ends and which units, with which weights, make
+an update. What is then applied is trained for real, from the anchor that the units' round began with, and
+the outer step is the product's own.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Point:
 
 @dataclass(slots=True)
 class Spent:
-    """Tokens that were possible, in steps, and what became of them. What is left was dropped, or done twice."""
+    """Tokens that were possible, in steps, and what became of them; the rest was dropped, or done twice."""
 
     possible: float = 0.0
     waiting: float = 0.0

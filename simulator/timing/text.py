@@ -1,4 +1,4 @@
-"""The text: the standard library's source, cut into shards that are alike, or that have topics of their own."""
+"""The text: the standard library's source, in shards that are alike, or that have topics of their own."""
 
 from __future__ import annotations
 

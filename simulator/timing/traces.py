@@ -1,8 +1,8 @@
 """How fast each worker is, when: speeds in slots of time, drawn from one seed. And when machines fail.
 
-A worker's speed is a share of full speed, constant within a slot. So the work that it can do from one moment to
-another is a sum, and the moment at which some work is done is that sum's inverse: exact, and the same for every
-policy, whatever rounds it makes of the time.
+A worker's speed is a share of full speed, constant within a slot. So the work that it can do from one
+moment to another is a sum, and the moment at which some work is done is that sum's inverse: exact, and the
+same for every policy, whatever rounds it makes of the time.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def bursty(
 
     A good worker turns bad with probability `falls` at each slot, a bad one good with `recovers`: it is bad
     falls / (falls + recovers) of the time, for 1 / recovers slots on end. The first slot is drawn from these
-    shares. (Gilbert-Elliott, as in Krishnan et al., Sequential gradient coding for straggler mitigation, 2023;
-    up to five times slower: Tandon et al. 2017)
+    shares. (Gilbert-Elliott, as in Krishnan et al., Sequential gradient coding for straggler mitigation,
+    2023; up to five times slower: Tandon et al. 2017)
     """
     draws = np.random.default_rng(seed).random((workers, slots))
     bad = np.empty((workers, slots), bool)
@@ -108,7 +108,7 @@ def persistent(workers: int, seed: int, *, share: float = 0.17, slower: float = 
 
 
 def mix(workers: int, slower: Sequence[float] = (1.0, 2.0, 4.0)) -> Trace:
-    """Workers of several kinds in turn, each always so many times slower than full speed: 1:2:4 by default."""
+    """Workers of several kinds in turn, each always so many times slower than full speed."""
     speeds = [1 / slower[worker % len(slower)] for worker in range(workers)]
     return Trace("mix", np.array(speeds)[:, None], 1.0)
 
