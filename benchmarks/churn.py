@@ -132,7 +132,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| | failure every | Atoll | lowest to highest | elastic data-parallel | from checkpoints | published |",
+        "| | failure every | Atoll | range | elastic data-parallel | from checkpoints | published |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:

@@ -8,7 +8,8 @@ side in one array.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +27,7 @@ SHAPES = {
     "output": (HIDDEN, VOCABULARY),
     "output_bias": (1, VOCABULARY),
 }
+BATCH = 32
 APART = 12
 """Every so many characters of a held-out window one is predicted."""
 
@@ -34,11 +36,21 @@ NUMEL = sum(rows * columns for rows, columns in SHAPES.values())
 
 @dataclass(frozen=True, slots=True, order=True)
 class Unit:
-    """So many inner steps on a shard, for a round; replicas of a unit are equal."""
+    """So many inner steps on a shard, for a job, which is most often a round; replicas of a unit are equal.
+
+    `part` tells units of one shard and job apart: each draws batches of its own, of so many examples.
+    """
 
     shard: int
     job: int
     steps: int
+    part: int = 0
+    batch: int = BATCH
+
+    @property
+    def work(self) -> float:
+        """What it takes, in steps with the usual batch: a step takes as long as its batch is large."""
+        return self.steps * self.batch / BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +58,6 @@ class Inner:
     """AdamW within a unit, from moments of zero. (Kingma and Ba 2015)"""
 
     lr: float = 6e-3
-    batch: int = 32
     beta1: float = 0.9
     beta2: float = 0.99
 
@@ -58,6 +69,8 @@ class Learner:
     text: Text
     seed: int
     inner: Inner = field(default_factory=Inner)
+    _means: dict[bytes, Vector] = field(default_factory=dict)
+    _losses: dict[bytes, tuple[float, ...]] = field(default_factory=dict)
 
     def first(self) -> Vector:
         """The parameters to begin with, fp32 [NUMEL]."""
@@ -68,9 +81,27 @@ class Learner:
             parts.append(scale * draws.standard_normal((rows, columns)).ravel())
         return np.concatenate(parts).astype(np.float32)
 
-    def losses(self, anchor: Vector) -> list[float]:
+    def losses(self, anchor: Vector) -> tuple[float, ...]:
         """The mean cross-entropy on each shard's held-out windows, nats per character."""
-        return [self._loss(anchor, windows) for windows in self.text.heldout]
+        key = _digest(anchor, ())
+        if key not in self._losses:
+            self._losses[key] = tuple(self._loss(anchor, windows) for windows in self.text.heldout)
+        return self._losses[key]
+
+    def mean(self, anchor: Vector, weights: Mapping[Unit, float]) -> Vector:
+        """The weighted sum of the units' pseudo-gradients, in the units' order, in fp64; fp32 [NUMEL].
+
+        It is remembered: a code that decodes exactly repeats what somebody else has trained from this anchor.
+        """
+        items = sorted((unit, weight) for unit, weight in weights.items() if weight)
+        key = _digest(anchor, items)
+        if key not in self._means:
+            deltas = self.deltas(anchor, [unit for unit, _ in items])
+            total = np.zeros(NUMEL)
+            for unit, weight in items:
+                total += weight * deltas[unit].astype(np.float64)
+            self._means[key] = total.astype(np.float32)
+        return self._means[key]
 
     def _loss(self, anchor: Vector, windows: Symbols) -> float:
         contexts = np.lib.stride_tricks.sliding_window_view(windows[:, :-1], CONTEXT, axis=1)
@@ -83,11 +114,18 @@ class Learner:
 
     def deltas(self, anchor: Vector, units: Sequence[Unit]) -> dict[Unit, Vector]:
         """The pseudo-gradients (anchor - local) of distinct units, fp32 [NUMEL] each."""
-        ordered = sorted(units, key=lambda unit: -unit.steps)
+        found: dict[Unit, Vector] = {}
+        for batch in sorted({unit.batch for unit in units}):
+            alike = [unit for unit in units if unit.batch == batch]
+            found |= self._trained(anchor, sorted(alike, key=lambda unit: -unit.steps))
+        return found
+
+    def _trained(self, anchor: Vector, ordered: Sequence[Unit]) -> dict[Unit, Vector]:
+        """Units of one batch size side by side; those with most steps come first."""
         local = np.repeat(anchor[None], len(ordered), 0)
         first, second = np.zeros_like(local), np.zeros_like(local)
         picks = [self._picks(unit) for unit in ordered]
-        for step in range(ordered[0].steps if ordered else 0):
+        for step in range(ordered[0].steps):
             busy = sum(unit.steps > step for unit in ordered)
             taken = [
                 self.text.training[unit.shard][rows[step][:, None], columns[step]]
@@ -101,9 +139,11 @@ class Learner:
     def _picks(self, unit: Unit) -> tuple[Symbols, Symbols]:
         """Rows [steps, batch] and columns [steps, batch, CONTEXT + 1] of the shard. More steps begin with
         the same ones."""
-        draws = np.random.Generator(np.random.Philox(key=[self.seed, unit.shard << 32 | unit.job]))
+        draws = np.random.Generator(
+            np.random.Philox(key=[self.seed << 8 | unit.part, unit.shard << 32 | unit.job])
+        )
         shard = self.text.training[unit.shard]
-        numbers = draws.random((unit.steps, 2, self.inner.batch))
+        numbers = draws.random((unit.steps, 2, unit.batch))
         rows = (numbers[:, 0] * len(shard)).astype(np.int64)
         starts = (numbers[:, 1] * (shard.shape[1] - CONTEXT)).astype(np.int64)
         return rows, starts[:, :, None] + np.arange(CONTEXT + 1)
@@ -114,6 +154,10 @@ class Learner:
         second += (1 - inner.beta2) * (gradient * gradient - second)
         rate = inner.lr * (1 - inner.beta2**step) ** 0.5 / (1 - inner.beta1**step)
         local -= np.float32(rate) * first / (np.sqrt(second) + np.float32(1e-6))
+
+
+def _digest(anchor: Vector, items: Sequence[tuple[Unit, float]]) -> bytes:
+    return hashlib.blake2b(anchor.tobytes() + repr(items).encode(), digest_size=16).digest()
 
 
 def _views(stacked: Vector) -> dict[str, Vector]:

@@ -43,7 +43,7 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The units that make the update of a job, each with its weight; weights sum to 1."""
+    """The units that make the update of a job, each with the weight of its pseudo-gradient in it."""
 
     job: int
     weights: Mapping[Unit, float]
@@ -58,6 +58,10 @@ class Policy(Protocol):
     @property
     def chains(self) -> int:
         """How many anchors are trained side by side: job j is for anchor j mod chains."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether `learn` is to be given the pseudo-gradients."""
 
     def assign(self, round_: int) -> Sequence[Work]:
         """The work of each worker, by its number. Job r begins in round r."""
@@ -88,11 +92,14 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """After a round: the time, the loss (mean over shards), and the loss of the worst shard."""
+    """After an update: the time, and the held-out loss of each shard."""
 
     now_s: float
-    loss: float
-    worst: float
+    losses: tuple[float, ...]
+
+    @property
+    def loss(self) -> float:
+        return float(np.mean(self.losses))
 
 
 @dataclass(slots=True)
@@ -120,15 +127,19 @@ class History:
     chains: int
     anchor: Vector
 
-    def time_to(self, loss: float) -> float | None:
-        """When all anchors had reached that loss, by their number: the time that one of them took."""
+    def time_to(self, goal: Sequence[float]) -> float | None:
+        """When all anchors had reached the goal, a loss for each shard, by their number: the time of one."""
         times = []
         for chain in range(self.chains):
-            reached = [p.now_s for p in self.points[chain :: self.chains] if p.loss <= loss]
+            reached = [p.now_s for p in self.points[chain :: self.chains] if _reached(p, goal)]
             if not reached:
                 return None
             times.append(reached[0])
         return max(times) / self.chains
+
+
+def _reached(point: Point, goal: Sequence[float]) -> bool:
+    return all(loss <= wanted for loss, wanted in zip(point.losses, goal, strict=True))
 
 
 class Run:
@@ -142,15 +153,15 @@ class Run:
         self._points: list[Point] = []
         self.now_s, self.spent = 0.0, Spent()
 
-    def until(self, loss: float) -> History:
-        """Go on until all anchors have reached that loss, or one of the setting's limits is."""
+    def until(self, goal: Sequence[float] | None = None) -> History:
+        """Go on until all anchors have reached the goal, or one of the setting's limits is."""
         setting, round_ = self._setting, 0
         history = self._history(round_)
         while round_ < setting.rounds_max and self.now_s < setting.limit_s:
             self._round(round_)
             round_ += 1
             history = self._history(round_)
-            if history.time_to(loss) is not None:
+            if goal is not None and history.time_to(goal) is not None:
                 break
         return history
 
@@ -161,7 +172,7 @@ class Run:
     def _round(self, round_: int) -> None:
         self._bases[round_] = self._anchors[round_ % self._policy.chains].numpy().copy()
         work = self._policy.assign(round_)
-        asked = [float(sum(unit.steps for unit in units)) for units in work]
+        asked = [sum(unit.work for unit in units) for units in work]
         ends = [self._trace.done_s(worker, self.now_s, steps) for worker, steps in enumerate(asked)]
         took_s = np.array(ends) - self.now_s
         end_s = self._policy.end_s(round_, took_s)
@@ -187,15 +198,10 @@ class Run:
     def _apply(self, update: Update) -> None:
         setting, chain = self._setting, update.job % self._policy.chains
         base = self._bases.pop(update.job)
-        units = sorted(unit for unit, weight in update.weights.items() if weight)
-        deltas = self._learner.deltas(base, units)
-        total = np.zeros(base.size)
-        for unit in units:
-            total += update.weights[unit] * deltas[unit].astype(np.float64)
-        setting.outer.step_(
-            self._anchors[chain], self._states[chain], torch.from_numpy(total.astype(np.float32))
-        )
-        self.spent.useful += sum(unit.steps for unit in units)
+        mean = self._learner.mean(base, update.weights)
+        setting.outer.step_(self._anchors[chain], self._states[chain], torch.from_numpy(mean.copy()))
+        self.spent.useful += sum(unit.work for unit, weight in update.weights.items() if weight)
         losses = self._learner.losses(self._anchors[chain].numpy())
-        self._points.append(Point(self.now_s, float(np.mean(losses)), max(losses)))
+        self._points.append(Point(self.now_s, losses))
+        deltas = self._learner.deltas(base, list(update.weights)) if self._policy.learns else {}
         self._policy.learn(update, deltas, self._points[-1].loss)
