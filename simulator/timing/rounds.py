@@ -127,19 +127,15 @@ class History:
     chains: int
     anchor: Vector
 
-    def time_to(self, goal: Sequence[float]) -> float | None:
-        """When all anchors had reached the goal, a loss for each shard, by their number: the time of one."""
+    def time_to(self, loss: float) -> float | None:
+        """When all anchors had reached that loss, by their number: the time that one of them took."""
         times = []
         for chain in range(self.chains):
-            reached = [p.now_s for p in self.points[chain :: self.chains] if _reached(p, goal)]
+            reached = [p.now_s for p in self.points[chain :: self.chains] if p.loss <= loss]
             if not reached:
                 return None
             times.append(reached[0])
         return max(times) / self.chains
-
-
-def _reached(point: Point, goal: Sequence[float]) -> bool:
-    return all(loss <= wanted for loss, wanted in zip(point.losses, goal, strict=True))
 
 
 class Run:
@@ -153,15 +149,15 @@ class Run:
         self._points: list[Point] = []
         self.now_s, self.spent = 0.0, Spent()
 
-    def until(self, goal: Sequence[float] | None = None) -> History:
-        """Go on until all anchors have reached the goal, or one of the setting's limits is."""
+    def until(self, loss: float | None = None) -> History:
+        """Go on until all anchors have reached that loss, or one of the setting's limits is."""
         setting, round_ = self._setting, 0
         history = self._history(round_)
         while round_ < setting.rounds_max and self.now_s < setting.limit_s:
             self._round(round_)
             round_ += 1
             history = self._history(round_)
-            if goal is not None and history.time_to(goal) is not None:
+            if loss is not None and history.time_to(loss) is not None:
                 break
         return history
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from atoll.simulator.lab.shards import by_topics
+from atoll.simulator.lab.shards import cluster
 from atoll.workload import tokens
 from atoll.workload.config import BYTES, DataConfig
 from atoll.workload.data import Corpus
@@ -19,8 +19,8 @@ FIRST, LAST = 32, 126
 VOCABULARY = LAST - FIRST + 3
 """Printable ASCII, the end of a line, and one symbol for all the rest."""
 
-KINDS = {"iid": 1000.0, "non-iid": 0.02}
-"""How evenly the topics are dealt to the shards: the concentration of a Dirichlet distribution."""
+KINDS = ("iid", "non-iid")
+BYTES_MAX = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,35 @@ class Text:
     heldout: tuple[Symbols, ...]
 
 
-def load(kind: str, shards: int, seed: int, bytes_max: int = 600_000) -> Text:
-    """The shards of `kind`, "iid" or "non-iid", as a seed deals them; of each a tenth is held out.
+def load(kind: str, shards: int, seed: int, bytes_max: int = BYTES_MAX) -> Text:
+    """The shards of `kind`, as a seed deals them; of each a tenth is held out.
 
-    So the mean over shards counts every shard alike, and a shard that no round ever hears of is missed there.
+    "iid" deals windows from everywhere to each, and "non-iid" gives each a topic of its own, by which
+    characters a window has: tables, prose, code of several styles. A loss that is the mean over shards counts
+    every shard alike, so there a shard that no round ever hears of is missed.
     """
-    data = DataConfig(sequence_tokens=WINDOW, bytes_max=bytes_max)
-    corpus = Corpus.load(data, tokens.load(BYTES))
-    dealt = by_topics(corpus, shards, topics=shards, concentration=KINDS[kind], seed=seed)
-    windows = [symbols(shard.batch(range(min(shard.windows, WINDOWS_MAX)))) for shard in dealt]
-    return Text(kind, tuple(w[len(w) // 10 :] for w in windows), tuple(w[: len(w) // 10] for w in windows))
+    corpus = Corpus.load(DataConfig(sequence_tokens=WINDOW, bytes_max=bytes_max), tokens.load(BYTES))
+    found, random = symbols(corpus.batch(range(corpus.windows))), np.random.default_rng(seed)
+    order = random.permutation(len(found))
+    if kind == "iid":
+        dealt = [order[shard::shards] for shard in range(shards)]
+    else:
+        label = cluster(_histograms(found), shards, random)
+        dealt = [order[label[order] == shard] for shard in range(shards)]
+    windows = [found[mine[:WINDOWS_MAX]] for mine in dealt]
+    tenth = [max(1, len(mine) // 10) for mine in windows]
+    return Text(
+        kind,
+        tuple(mine[count:] for mine, count in zip(windows, tenth, strict=True)),
+        tuple(mine[:count] for mine, count in zip(windows, tenth, strict=True)),
+    )
+
+
+def _histograms(windows: Symbols) -> npt.NDArray[np.float32]:
+    """How often each symbol occurs in each window."""
+    places = np.arange(len(windows))[:, None] * VOCABULARY + windows
+    counts = np.bincount(places.ravel(), minlength=len(windows) * VOCABULARY)
+    return counts.reshape(len(windows), VOCABULARY).astype(np.float32)
 
 
 def symbols(ids: Symbols) -> Symbols:
