@@ -191,7 +191,7 @@ def main() -> None:
     torch.set_num_threads(1)
     begun_s = time.monotonic()
     seeds = [int(seed) for seed in (given.seeds or ("0" if given.quick else "0,1,2")).split(",")]
-    rounds = given.rounds or (20 if given.quick else 40)
+    rounds = given.rounds or (20 if given.quick else 32)
     result = measure(seeds, rounds, not given.quick, tuple(given.kinds.split(",")))
     result["seconds"] = round(time.monotonic() - begun_s, 1)
     if given.plot:

@@ -95,9 +95,12 @@ class Sequential:
     learns: bool = False
     _past: list[frozenset[int]] = field(default_factory=list)
     _rows: dict[tuple[int, int, int], Row] = field(default_factory=dict)
+    _made: dict[int, list[Unit]] = field(default_factory=dict)
 
     def _units(self, job: int) -> list[Unit]:
         """The chunks of a job: each worker's own, then group by group, a chunk of each shard."""
+        if job in self._made:
+            return self._made[job]
         own = self.state.own * self.shards if isinstance(self.state, Multiplexed) else 0
         units = []
         for chunk, batch in enumerate(self.batches):
@@ -105,6 +108,7 @@ class Sequential:
             shard = chunk // self.state.own if mine else (chunk - own) % self.shards
             part = chunk % self.state.own if mine else 1 + (chunk - own) // self.shards + own // self.shards
             units.append(Unit(shard, job, self.steps, part if own else 0, batch))
+        self._made[job] = units
         return units
 
     def assign(self, round_: int) -> Sequence[Work]:
@@ -135,7 +139,7 @@ class Sequential:
         rows = [(term.coefficient, self._rows[job, term.worker, term.item]) for term in terms]
         for key in [key for key in self._rows if key[0] <= job]:
             del self._rows[key]
-        return decoded(rows, self._units(job), job)
+        return decoded(rows, self._made.pop(job), job)
 
     def learn(self, update: Update, deltas: Mapping[Unit, Vector], loss: float) -> None:
         pass

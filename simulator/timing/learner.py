@@ -1,4 +1,4 @@
-"""A small language model that is really trained: four characters in, the next one out, in plain numpy.
+"""A small language model that is really trained: four characters in, the next one out.
 
 What a unit of work gives is a function of (shard, round, anchor, steps) alone: the batches are drawn by a
 counter from (seed, shard, round), and the inner optimizer starts anew in each unit. So two workers that do
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from atoll.simulator.timing.text import VOCABULARY, Symbols, Text
 
@@ -28,7 +29,7 @@ SHAPES = {
     "output_bias": (1, VOCABULARY),
 }
 BATCH = 32
-APART = 12
+APART = 20
 """Every so many characters of a held-out window one is predicted."""
 
 NUMEL = sum(rows * columns for rows, columns in SHAPES.values())
@@ -71,6 +72,7 @@ class Learner:
     inner: Inner = field(default_factory=Inner)
     _means: dict[bytes, Vector] = field(default_factory=dict)
     _losses: dict[bytes, tuple[float, ...]] = field(default_factory=dict)
+    _latest: dict[bytes, dict[Unit, Vector]] = field(default_factory=dict)
 
     def first(self) -> Vector:
         """The parameters to begin with, fp32 [NUMEL]."""
@@ -107,17 +109,22 @@ class Learner:
         contexts = np.lib.stride_tricks.sliding_window_view(windows[:, :-1], CONTEXT, axis=1)
         contexts = contexts[:, ::APART].reshape(1, -1, CONTEXT)
         targets = windows[:, CONTEXT::APART].reshape(1, -1, 1)
-        _, logits = _forward(_views(anchor[None]), contexts)
+        _, _, logits = _forward(_views(anchor[None]), contexts)
         logits -= logits.max(2, keepdims=True)
         chosen = np.take_along_axis(logits, targets, 2)[:, :, 0]
         return float((np.log(np.exp(logits).sum(2)) - chosen).mean())
 
     def deltas(self, anchor: Vector, units: Sequence[Unit]) -> dict[Unit, Vector]:
-        """The pseudo-gradients (anchor - local) of distinct units, fp32 [NUMEL] each."""
+        """The pseudo-gradients (anchor - local) of distinct units, fp32 [NUMEL] each; the latest are kept."""
+        key = _digest(anchor, [(unit, 1.0) for unit in sorted(units)])
+        if key in self._latest:
+            return self._latest[key]
         found: dict[Unit, Vector] = {}
         for batch in sorted({unit.batch for unit in units}):
             alike = [unit for unit in units if unit.batch == batch]
             found |= self._trained(anchor, sorted(alike, key=lambda unit: -unit.steps))
+        self._latest.clear()
+        self._latest[key] = found
         return found
 
     def _trained(self, anchor: Vector, ordered: Sequence[Unit]) -> dict[Unit, Vector]:
@@ -169,34 +176,39 @@ def _views(stacked: Vector) -> dict[str, Vector]:
     return views
 
 
-def _forward(model: dict[str, Vector], contexts: Symbols) -> tuple[Vector, Vector]:
-    """Hidden activations and logits of contexts, [models, batch, CONTEXT]."""
+def _product(left: Vector, right: Vector) -> Vector:
+    """Matrices side by side; by torch, whose threads the caller sets."""
+    product: Vector = torch.bmm(torch.from_numpy(left), torch.from_numpy(right)).numpy()
+    return product
+
+
+def _forward(model: dict[str, Vector], contexts: Symbols) -> tuple[Vector, Vector, Vector]:
+    """Embeddings, hidden activations and logits of contexts, [models, batch, CONTEXT]."""
     models, batch, _ = contexts.shape
     embedded = model["embedding"][np.arange(models)[:, None, None], contexts].reshape(models, batch, -1)
-    hidden = np.tanh(embedded @ model["hidden"] + model["hidden_bias"])
-    return hidden, hidden @ model["output"] + model["output_bias"]
+    hidden = np.tanh(_product(embedded, model["hidden"]) + model["hidden_bias"])
+    return embedded, hidden, _product(hidden, model["output"]) + model["output_bias"]
 
 
 def _gradient(model: dict[str, Vector], contexts: Symbols, targets: Symbols) -> Vector:
     """The mean cross-entropy's gradient, [models, NUMEL]."""
     models, batch, _ = contexts.shape
-    hidden, logits = _forward(model, contexts)
+    embedded, hidden, logits = _forward(model, contexts)
     logits -= logits.max(2, keepdims=True)
     errors = np.exp(logits, out=logits)
     errors /= errors.sum(2, keepdims=True)
     each = np.arange(models)[:, None]
     errors[each, np.arange(batch), targets] -= 1
     errors /= np.float32(batch)
-    back = (errors @ model["output"].transpose(0, 2, 1)) * (1 - hidden * hidden)
-    embedded = model["embedding"][each[:, :, None], contexts].reshape(models, batch, -1)
-    inputs = (back @ model["hidden"].transpose(0, 2, 1)).reshape(-1, EMBEDDING)
+    back = _product(errors, model["output"].transpose(0, 2, 1)) * (1 - hidden * hidden)
+    inputs = _product(back, model["hidden"].transpose(0, 2, 1)).reshape(-1, EMBEDDING)
     places = (each[:, :, None] * VOCABULARY + contexts).ravel()
     sums = [np.bincount(places, inputs[:, at], models * VOCABULARY) for at in range(EMBEDDING)]
     parts = [
         np.stack(sums, 1).astype(np.float32).reshape(models, -1),
-        (embedded.transpose(0, 2, 1) @ back).reshape(models, -1),
+        _product(embedded.transpose(0, 2, 1), back).reshape(models, -1),
         back.sum(1),
-        (hidden.transpose(0, 2, 1) @ errors).reshape(models, -1),
+        _product(hidden.transpose(0, 2, 1), errors).reshape(models, -1),
         errors.sum(1),
     ]
     return np.concatenate(parts, 1)
