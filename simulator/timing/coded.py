@@ -101,12 +101,12 @@ class Sequential:
         """The chunks of a job: each worker's own, then group by group, a chunk of each shard."""
         if job in self._made:
             return self._made[job]
-        own = self.state.own * self.shards if isinstance(self.state, Multiplexed) else 0
-        units = []
+        each = self.state.own if isinstance(self.state, Multiplexed) else 0
+        own, units = each * self.shards, []
         for chunk, batch in enumerate(self.batches):
             mine = chunk < own
-            shard = chunk // self.state.own if mine else (chunk - own) % self.shards
-            part = chunk % self.state.own if mine else 1 + (chunk - own) // self.shards + own // self.shards
+            shard = chunk // each if mine else (chunk - own) % self.shards
+            part = chunk % each if mine else 1 + (chunk - own) // self.shards + own // self.shards
             units.append(Unit(shard, job, self.steps, part if own else 0, batch))
         self._made[job] = units
         return units

@@ -65,11 +65,15 @@ class Inner:
 
 @dataclass(frozen=True)
 class Learner:
-    """Trains units of a text; `seed` decides the first parameters and all batches."""
+    """Trains units of a text; `seed` decides the first parameters and all batches.
+
+    `labels`, if given, says what is learned in place of each symbol: poison.
+    """
 
     text: Text
     seed: int
     inner: Inner = field(default_factory=Inner)
+    labels: Symbols | None = None
     _means: dict[bytes, Vector] = field(default_factory=dict)
     _losses: dict[bytes, tuple[float, ...]] = field(default_factory=dict)
     _latest: dict[bytes, dict[Unit, Vector]] = field(default_factory=dict)
@@ -139,7 +143,8 @@ class Learner:
                 for unit, (rows, columns) in zip(ordered[:busy], picks, strict=False)
             ]
             batch = np.stack(taken)
-            gradient = _gradient(_views(local[:busy]), batch[:, :, :CONTEXT], batch[:, :, CONTEXT])
+            targets = batch[:, :, CONTEXT] if self.labels is None else self.labels[batch[:, :, CONTEXT]]
+            gradient = _gradient(_views(local[:busy]), batch[:, :, :CONTEXT], targets)
             self._adam(local[:busy], first[:busy], second[:busy], gradient, step + 1)
         return {unit: anchor - mine for unit, mine in zip(ordered, local, strict=True)}
 
