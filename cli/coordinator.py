@@ -34,7 +34,7 @@ def coordinator(
 
     run = runfile.read(run_file)
     from atoll.cli import daemon, logs
-    from atoll.node.quick_imports import quick_imports
+    from atoll.workload.quick_imports import quick_imports
 
     with quick_imports():
         from atoll.coordinator.publish import publish

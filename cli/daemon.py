@@ -35,7 +35,7 @@ def serve(
     `authority` is the run authority's key, where it lies here.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines about peers that went away are no news
-    from atoll.node.quick_imports import quick_imports
+    from atoll.workload.quick_imports import quick_imports
 
     with quick_imports():
         from atoll.node.serve import serve as run

@@ -54,7 +54,10 @@ def training(
     _check_folder(folder)
 
     from atoll.cli import training_view
-    from atoll.simulator.lab import pool  # it loads the model library, which takes seconds
+    from atoll.workload.quick_imports import quick_imports
+
+    with quick_imports():
+        from atoll.simulator.lab import pool  # it loads the model library, which takes seconds
 
     began = time.perf_counter()
     try:

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from atoll.node.quick_imports import parts_only
+from atoll.workload.quick_imports import parts_only
 
 with (
     parts_only("hivemind"),

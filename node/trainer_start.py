@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atoll.node.quick_imports import quick_imports
+from atoll.workload.quick_imports import quick_imports
 
 with quick_imports():
     from atoll.node.trainer_process import main

@@ -24,6 +24,7 @@ import torch
 from atoll.protocol.errors import ConfigError
 from atoll.simulator.lab.config import Lab
 from atoll.simulator.lab.disk import StartFolder, TrialFolder
+from atoll.workload.quick_imports import quick_imports
 
 TELL_EVERY = 0.002
 """Of a trial: how far it goes between two messages about its progress."""
@@ -85,7 +86,8 @@ def _folder(lab: Lab, out: Path, job: Job) -> TrialFolder:
 
 def _trials(lab: Lab, out: Path, news: OnNews) -> Callable[[Job], Result]:
     """What runs one trial after another, all on the same text. Raises ConfigError if it cannot be."""
-    from atoll.simulator.lab import trial
+    with quick_imports():
+        from atoll.simulator.lab import trial
 
     torch.set_num_threads(1)
     trial.check(lab)
