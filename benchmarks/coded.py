@@ -196,7 +196,6 @@ def report(calm: Run, disturbed: Run, rounds: int) -> dict[str, object]:
         "identical": all(same) and len(pairs) == rounds + 1,
         "anchors": [one.anchor[:12] for one, _ in pairs[1:]],
         "stopped": [names[disturbed.stopped[body.round]] for _, body in pairs[:-1]],
-        "replaced": sum(calm_body.contributors != body.contributors for calm_body, body in pairs[:-1]),
         "faults": list(faults(calm, disturbed)),
         "seconds": {"undisturbed": round(calm.seconds, 1), "disturbed": round(disturbed.seconds, 1)},
     }

@@ -253,12 +253,17 @@ class Leading:
     def _give_up(self, lost: set[PeerId]) -> bool:
         """Go back to before the plan where a unit's contribution was lost: a replica may have it, or come.
 
-        Its owners hold the other contributions by then, so a new plan costs little. Whether one was lost.
+        Its owners hold the other contributions by then, so a new plan costs little. Of bytes that were lost
+        before, and that a replica is to give now, owners may still wait for the first: so they are waited
+        for, until the view ends. Whether the cut is not to be made now.
         """
         exchange = self.exchange
         if exchange is None or not lost or not self.terms.replicated or exchange.revision >= REVISIONS_MAX:
             return False
-        for peer in lost:
+        again = {peer for peer in lost if self.offers[peer].parts in self.given_up.values()}
+        if again == lost:
+            return True
+        for peer in lost - again:
             self.given_up[peer] = self.offers.pop(peer).parts
             self.rejected[peer] = NOT_EVERYWHERE
         self.gone |= exchange.gone

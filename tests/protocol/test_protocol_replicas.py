@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
 from leading_bench import Sent, plans_of
@@ -29,9 +28,9 @@ RANKED = [peer(name) for name in NAMES]
 EVERYBODY = Presence(SIX.peers)
 
 
-def offer(unit: object, **changes: Any) -> Offer:
+def offer(unit: object, tokens: int = 1000) -> Offer:
     """What any replica of this unit offers."""
-    return Offer(1, 0, ANCHOR, 1000, 10, **{"parts": blobs(f"unit {unit}"), **changes})
+    return Offer(1, 0, ANCHOR, tokens, tokens // 100, blobs(f"unit {unit}"))
 
 
 def leading(*ranks: int, given: Terms = SIX) -> Leading:
@@ -168,7 +167,7 @@ def test_two_contributors_of_one_unit_are_refused() -> None:
 
 def test_whole_work_goes_before_the_lowest_rank_and_the_agreeing_before_the_one_that_differs() -> None:
     a, b, c = RANKED[:3]
-    whole, short, other = offer(0), offer(0, tokens=900, steps=9), offer(0, parts=blobs("other"))
+    whole, short, other = offer(0), offer(0, 900), offer("other")
     assert picked({a, b}, {a: whole, b: whole}, 1000) == a
     assert picked({a, b}, {a: short, b: whole}, 1000) == b
     assert picked({a, b}, {a: other, b: whole}, 1000) == a
@@ -178,7 +177,7 @@ def test_whole_work_goes_before_the_lowest_rank_and_the_agreeing_before_the_one_
 def test_replicas_that_differ_are_on_record_as_the_code_sees_them() -> None:
     lead = leading(0, 2, 3, 4)
     lead.offer(RANKED[1], offer("a lie"), 2000)
-    lead.offer(RANKED[5], offer(2, tokens=900, steps=9), 2000)
+    lead.offer(RANKED[5], offer("less of 2", 900), 2000)
     lead.plan()
     exchange(lead)
     body = lead.make_body(Kind.UPDATE, ANCHOR, EVERYBODY, {})
@@ -208,6 +207,19 @@ def test_a_replica_stands_in_for_what_did_not_reach_an_owner() -> None:
     body = lead.make_body(Kind.UPDATE, ANCHOR, EVERYBODY, {})
     assert [RANKED.index(c.peer) for c in body.contributors] == [1, 2, 4]
     assert {r.peer: r.reason for r in body.rejected}[RANKED[0]] == "its parts did not reach every owner"
+
+
+def test_the_same_bytes_are_waited_for_from_the_replica_however_often_an_owner_misses_them() -> None:
+    """It may still be waiting for the first one to give them."""
+    lead = leading(0, 1, 2, 4)
+    lead.plan()
+    hold(lead, 0, 2, 4)
+    lead.plan()
+    for part in range(3):
+        assert hold(lead, part, 2, 4) == []
+    assert named(lead) == [1, 2, 4]
+    exchange(lead)
+    assert lead.complete()
 
 
 def test_what_an_owner_says_of_a_plan_that_was_given_up_says_nothing_of_the_next() -> None:

@@ -1,4 +1,4 @@
-"""Runs in which several workers train each unit, with one of them frozen in every round, and under all faults."""
+"""Runs in which several workers train each unit: with one of them frozen in every round, under all faults."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ WORKERS, UPDATES = 6, 12
 
 
 class FrozenInTurn:
-    """As soon as anybody commits a round, thaw the worker that was frozen in it and freeze the next one.
+    """As soon as anybody commits a round, thaw the worker that was frozen in it and freeze another one.
 
-    `offset` says after how many milliseconds of the round; with none the victim does nothing in it at all.
+    `offset_ms` is how long the next round goes on before; with none the victim does nothing in it at all.
     """
 
     world: World
@@ -33,18 +33,21 @@ class FrozenInTurn:
 
     def on_commit(self, host: Host, commit: Commit) -> None:
         body = commit.body
-        if body.round in self.bodies or not host.peer:
+        if body.round in self.bodies:
             return
         self.bodies[body.round] = body
         if self.freezes:
             if before := self.victims.get(body.round):
                 before.recover()
-            workers = [self.world.hosts[peer] for peer in sorted(self.world.hosts) if peer in body.counted]
-            ranked = [one for one in self.world.named.values() if one.name != "w"]
-            victim = sorted(ranked, key=lambda one: one.id)[body.round % WORKERS]
-            self.victims[body.round + 1] = victim
-            if workers or body.kind is Kind.SKIP:
-                self.world.clock.later(self.offset_ms, victim.freeze, LONG_MS)
+            self.world.clock.later(self.offset_ms, self.freeze, body.round + 1)
+
+    def freeze(self, round_: int) -> None:
+        if round_ not in self.bodies:
+            workers = sorted(
+                (one for one in self.world.hosts.values() if one.name != "w"), key=lambda h: h.id
+            )
+            self.victims[round_] = workers[round_ % WORKERS]
+            self.victims[round_].freeze(LONG_MS)
 
 
 def updates(replicas: int, seed: int, freezes: bool, offset_ms: int = 0) -> dict[int, tuple[Digest, ...]]:
