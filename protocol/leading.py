@@ -6,6 +6,7 @@ messages to send as (receivers, message) pairs; `Peer` turns them into actions.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Set
 from dataclasses import dataclass, field
 
@@ -22,6 +23,8 @@ from atoll.protocol.terms import Terms, next_members
 
 Outbox = list[tuple[tuple[PeerId, ...], Message]]
 REVISIONS_MAX = 64
+PATIENT_VIEWS = 2
+"""In later views an update may lack a unit that was offered: else one link that is down could stop a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,17 +256,18 @@ class Leading:
     def _give_up(self, lost: set[PeerId]) -> bool:
         """Go back to before the plan where a unit's contribution was lost: a replica may have it, or come.
 
-        Its owners hold the other contributions by then, so a new plan costs little. Of bytes that were lost
-        before, and that a replica is to give now, owners may still wait for the first: so they are waited
-        for, until the view ends. Whether the cut is not to be made now.
+        Its owners hold the other contributions by then, so a new plan costs little. Where nobody else offered
+        the unit, an owner may yet get it: it may still ask a frozen replica for the same bytes. So it is
+        waited for until the view ends, and only later views go on without. Whether no cut is to be made now.
         """
         exchange = self.exchange
         if exchange is None or not lost or not self.terms.replicated or exchange.revision >= REVISIONS_MAX:
             return False
-        again = {peer for peer in lost if self.offers[peer].parts in self.given_up.values()}
-        if again == lost:
+        offered = Counter(unit_of(peer, self.terms.groups) for peer in self.offers)
+        replaced = {peer for peer in lost if offered[unit_of(peer, self.terms.groups)] > 1}
+        if not replaced and self.view < PATIENT_VIEWS:
             return True
-        for peer in lost - again:
+        for peer in replaced or lost:
             self.given_up[peer] = self.offers.pop(peer).parts
             self.rejected[peer] = NOT_EVERYWHERE
         self.gone |= exchange.gone

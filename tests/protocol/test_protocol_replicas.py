@@ -33,9 +33,9 @@ def offer(unit: object, tokens: int = 1000) -> Offer:
     return Offer(1, 0, ANCHOR, tokens, tokens // 100, blobs(f"unit {unit}"))
 
 
-def leading(*ranks: int, given: Terms = SIX) -> Leading:
+def leading(*ranks: int, given: Terms = SIX, view: int = 0) -> Leading:
     """A leader that has the offers of these ranks."""
-    lead = Leading(given, 0, 1000)
+    lead = Leading(given, view, 1000)
     for rank in ranks:
         lead.offer(RANKED[rank], offer(rank // 2), 2000)
     return lead
@@ -245,19 +245,23 @@ def test_a_replica_may_offer_while_the_exchange_goes_on() -> None:
     assert RANKED[0] not in lead.offers, "the same bytes again, which nobody got"
     lead.plan()
     assert named(lead) == [1, 2, 4]
+    lead.offer(RANKED[0], offer("trained again"), 3500)
+    assert lead.offers[RANKED[0]] == offer("trained again")
 
 
-def test_the_only_worker_of_a_unit_may_offer_anew_or_is_done_without() -> None:
+def test_a_unit_that_nobody_else_offered_is_waited_for_and_done_without_in_later_views() -> None:
     lead = leading(0, 2, 4)
+    lead.plan()
+    for part in range(3):
+        assert hold(lead, part, 2, 4) == []
+    assert named(lead) == [0, 2, 4]
+    lead = leading(0, 2, 4, view=2)
     lead.plan()
     hold(lead, 0, 2, 4)
     wait = decide_units(3000, 1000, 2000, lead.offers.keys(), {RANKED[0]}, SIX, 0)
     assert wait == Wait("2 of 3 units", 61_000), "its replica is alive"
     lead.plan()
     assert named(lead) == [2, 4]
-    hold(lead, 0, 4)
-    lead.offer(RANKED[0], offer("trained again"), 3500)
-    assert RANKED[0] in lead.offers
 
 
 def test_who_is_silent_as_an_owner_owns_nothing_of_the_next_plan() -> None:

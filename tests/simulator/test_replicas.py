@@ -70,7 +70,7 @@ def test_with_one_frozen_in_each_round_the_updates_are_those_of_a_run_without(se
     assert updates(1, seed, freezes=True) != updates(1, seed, freezes=False)
 
 
-@pytest.mark.parametrize("offset_ms", [900, 1_200, 1_500])
+@pytest.mark.parametrize("offset_ms", [1_000, 1_200, 1_350, 1_500])
 def test_whenever_in_its_round_the_one_is_frozen(offset_ms: int) -> None:
     for seed in range(4):
         assert updates(2, seed, freezes=True, offset_ms=offset_ms) == updates(2, seed, freezes=False)
