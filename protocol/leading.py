@@ -7,7 +7,7 @@ messages to send as (receivers, message) pairs; `Peer` turns them into actions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Set
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from atoll.protocol.commits import Body, Contributor, Kind, Rejection
@@ -53,7 +53,7 @@ def decide(
     """
     rules = terms.rules
     if terms.gathering:
-        return _gather(terms, joiners)
+        return gather(terms, joiners)
     if offers < terms.quorum:
         end_ms = since_ms + rules.train_ms_max
         if now_ms >= end_ms or expected < terms.quorum:
@@ -69,39 +69,7 @@ def decide(
     return Wait(f"{offers} of {expected} offers, grace of {end_ms - now_ms} ms", end_ms)
 
 
-def decide_units(
-    now_ms: int,
-    since_ms: int,
-    quorum_ms: int | None,
-    offered: Set[PeerId],
-    gone: Set[PeerId],
-    terms: Terms,
-    joiners: int,
-) -> Wait | Go:
-    """The same where several workers train each unit: as soon as each unit is offered, whoever is still away.
-
-    A unit is waited for as long as one of its workers is not `gone`, for `train_ms_max` at most; then, and
-    after the least grace, units count as contributions do elsewhere: a quorum of them is enough.
-    """
-    if terms.gathering:
-        return _gather(terms, joiners)
-    lacking = [group for group in terms.groups if offered.isdisjoint(group)]
-    total, rules = len(terms.groups), terms.rules
-    here, end_ms = f"{total - len(lacking)} of {total} units", since_ms + rules.train_ms_max
-    if not lacking:
-        return Go(Kind.UPDATE, f"all {total} units")
-    if now_ms < end_ms and any(not gone >= set(group) for group in lacking):
-        return Wait(here, end_ms)
-    if total - len(lacking) < terms.quorum:
-        return Go(Kind.SKIP, f"{here}, {terms.quorum} are the quorum")
-    assert quorum_ms is not None
-    end_ms = min(end_ms, quorum_ms + rules.grace_ms_min)
-    if now_ms < end_ms:
-        return Wait(f"{here}, and nobody is left for the others", end_ms)
-    return Go(Kind.UPDATE, f"{here}, and nobody is left for the others")
-
-
-def _gather(terms: Terms, joiners: int) -> Wait | Go:
+def gather(terms: Terms, joiners: int) -> Wait | Go:
     wanted, present = terms.wanted, len(terms.workers) + joiners
     if joiners and (present >= wanted or terms.updates):
         return Go(Kind.SKIP, f"{present} workers")

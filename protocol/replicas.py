@@ -61,9 +61,9 @@ def reason(peer: PeerId, taken: PeerId, offers: Mapping[PeerId, Offer]) -> str:
     return f"its unit came from {short(taken)}" + (OTHER_BYTES if differ else "")
 
 
-def disputed(body: Body) -> list[PeerId]:
-    """Of whom a commit says that it trained a unit to other bytes than the replica that was taken."""
-    return [rejection.peer for rejection in body.rejected if rejection.reason.endswith(OTHER_BYTES)]
+def disputed(body: Body) -> dict[PeerId, str]:
+    """Of whom a commit says that it trained a unit to other bytes than the replica that was taken, and how."""
+    return {r.peer: r.reason for r in body.rejected if r.reason.endswith(OTHER_BYTES)}
 
 
 def counts(body: Body, peer: PeerId, ranked: Sequence[PeerId], replicas: int) -> bool:

@@ -12,8 +12,9 @@ from protocol_samples import ANCHOR, RULES, blobs, contributor, member, peer, te
 from atoll.optim.coding.codes import repetition
 from atoll.optim.coding.replicas import disputes
 from atoll.protocol.commits import Contributor, Kind
+from atoll.protocol.covering import decide_units
 from atoll.protocol.ids import PeerId
-from atoll.protocol.leading import Go, Leading, Wait, decide_units
+from atoll.protocol.leading import Go, Leading, Wait
 from atoll.protocol.messages import Column, Cut, Held, Offer, Plan, Reduced
 from atoll.protocol.owning import Owning
 from atoll.protocol.replicas import counts, disputed, groups_of, name_of, picked, unit_of
@@ -145,7 +146,7 @@ def test_one_offer_of_each_unit_is_taken_and_the_others_are_told_whose() -> None
         2: "no offer before the cut",
         5: f"its unit came from {RANKED[4][-8:]}",
     }
-    assert disputed(body) == []
+    assert disputed(body) == {}
     assert {m.peer: m.missed for m in body.members} == dict.fromkeys(SIX.peers, 0)
 
 
@@ -181,7 +182,7 @@ def test_replicas_that_differ_are_on_record_as_the_code_sees_them() -> None:
     lead.plan()
     exchange(lead)
     body = lead.make_body(Kind.UPDATE, ANCHOR, EVERYBODY, {})
-    assert disputed(body) == [RANKED[1]]
+    assert disputed(body) == {RANKED[1]: f"its unit came from {RANKED[0][-8:]}, in other bytes"}
     digests = {RANKED.index(p): o.parts[0].digest for p, o in lead.offers.items() if o.tokens == 1000}
     (found,) = disputes(repetition(6, 1), digests)
     assert found.group == unit_of(RANKED[1], SIX.groups)
