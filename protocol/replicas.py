@@ -62,7 +62,7 @@ def reason(peer: PeerId, taken: PeerId, offers: Mapping[PeerId, Offer]) -> str:
 
 
 def disputed(body: Body) -> dict[PeerId, str]:
-    """Of whom a commit says that it trained a unit to other bytes than the replica that was taken, and how."""
+    """Of whom a commit says that it trained a unit to other bytes than the one that was taken, and how."""
     return {r.peer: r.reason for r in body.rejected if r.reason.endswith(OTHER_BYTES)}
 
 
