@@ -114,7 +114,7 @@ def _manifest(run: RunFile, state: FirstState, authority: PeerId, witness: PeerI
 
 
 def _inner(inner: InnerConfig) -> dict[str, Any]:
-    """All keys but a later one that says nothing new: what was signed before it came is still the same run."""
+    """All keys but a later one that says nothing new: a run that was signed before it came stays the same."""
     said = dataclasses.asdict(inner)
     if inner.state == InnerConfig().state:
         del said["state"]
