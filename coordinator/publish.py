@@ -31,6 +31,7 @@ from atoll.protocol.manifest import (
     open_manifest,
     sign,
 )
+from atoll.workload.config import InnerConfig
 
 AUTHORITY_FILE = "authority.key"
 SECRET_FILE = "invite.secret"
@@ -108,8 +109,16 @@ def _manifest(run: RunFile, state: FirstState, authority: PeerId, witness: PeerI
         membership=MembershipRules(run.membership.policy, (witness,), run.membership.allow, token),
         model=dataclasses.asdict(state.model),
         data=dataclasses.asdict(run.data),
-        inner=dataclasses.asdict(run.inner),
+        inner=_inner(run.inner),
     )
+
+
+def _inner(inner: InnerConfig) -> dict[str, Any]:
+    """All keys but a later one that says nothing new: a run that was signed before it came stays the same."""
+    said = dataclasses.asdict(inner)
+    if inner.state == InnerConfig().state:
+        del said["state"]
+    return said
 
 
 # ---- secrets --------------------------------------------------------------------------------------

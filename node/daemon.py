@@ -29,6 +29,7 @@ from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import SignedManifest
 from atoll.protocol.messages import Elsewhere
 from atoll.protocol.peer import Peer, PeerConfig
+from atoll.protocol.replicas import disputed
 from atoll.protocol.wire.convert import decode_with_epoch
 
 EVENTS_MAX = 20_000
@@ -259,6 +260,8 @@ class Daemon:
         self.history.committed(record.commit, time.monotonic())
         contributors = [short(c.peer) for c in body.contributors]
         log.info("commit", round=body.round, kind=body.kind.name.lower(), contributors=contributors)
+        for peer, told in disputed(body).items():
+            log.warning("replicas differ", round=body.round, peer=short(peer), reason=told)
 
     def _was_update(self, round_: int) -> bool:
         """Of a round that a snapshot hides nothing is known but that others may have moved its fragment."""

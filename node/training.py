@@ -114,6 +114,8 @@ class Training:
 
     async def start(self, inner: Path | None) -> None:
         """Start the trainer process; ConfigError if the run's model or data cannot be had here."""
+        if self._config.inner.get("state") == "unit":
+            inner = None  # it outlives no round
         self.inner_path, self._loop = inner, asyncio.get_running_loop()
         self._saver = None if inner is None else InnerSaver(inner, self._numbers.fragments == 1)
         self.trainer = await Trainer.start(self._config, self._on_progress)

@@ -40,7 +40,7 @@ class Train:
     """Run the worker for a round, the present one or a later one. Replaces a round still running.
 
     The contribution is to what the state is now of the round's fragment. `shard` is (index, count): this
-    member's place among those that train.
+    member's place among those that train, or its unit's among the units.
     """
 
     round: int

@@ -52,6 +52,8 @@ class Choices:
     exchange: str = "dense"
     clip: str = "none"
     work: str = "equal"
+    fragments: int = 1
+    replicas: int = 1
     grace_ms: int = 0
     ledger: bool = True
 
@@ -121,6 +123,26 @@ REFUSED = (
         lambda c: c.work == "by-speed" and c.aggregation in COORDINATE_RULES,
         _what("work", "aggregation"),
         "aggregation = 'mean': a rule that knows no weights counts a short round like a long one",
+    ),
+    Refusal(
+        lambda c: c.replicas > 1 and c.exchange == "sparse",
+        _what("replicas", "exchange"),
+        "exchange = 'dense': a sparse update goes to everybody as it is, and replicas have nothing to add",
+    ),
+    Refusal(
+        lambda c: c.replicas > 1 and c.fragments > 1,
+        _what("replicas", "fragments"),
+        "fragments = 1: where training goes on while a fragment moves, it depends on who trains",
+    ),
+    Refusal(
+        lambda c: c.replicas > 1 and c.feedback > 0,
+        _what("replicas", "feedback"),
+        "feedback = 0: what a peer's encoding left out is its own, and replicas would send different bytes",
+    ),
+    Refusal(
+        lambda c: c.replicas > 1 and c.work == "by-speed",
+        _what("replicas", "work"),
+        "work = 'equal': who does fewer steps does not come as far as a replica, and cannot stand in for it",
     ),
     Refusal(
         lambda c: c.rule == "eager" and c.ledger,

@@ -6,6 +6,7 @@ messages to send as (receivers, message) pairs; `Peer` turns them into actions.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -15,12 +16,15 @@ from atoll.protocol.manifest import TOKENS_MAX
 from atoll.protocol.messages import Column, Cut, Held, Lock, Message, Offer, Plan, Promise, Propose, Reduced
 from atoll.protocol.proofs import Justification
 from atoll.protocol.reasons import NO_OFFER, NOT_EVERYWHERE
+from atoll.protocol.replicas import name_of, picked, reason, unit_of
 from atoll.protocol.roster import Presence, Role
 from atoll.protocol.speeds import paced
 from atoll.protocol.terms import Terms, next_members
 
 Outbox = list[tuple[tuple[PeerId, ...], Message]]
 REVISIONS_MAX = 64
+PATIENT_VIEWS = 2
+"""In later views an update may lack a unit that was offered: else one link that is down could stop a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ def decide(
     """
     rules = terms.rules
     if terms.gathering:
-        return _gather(terms, joiners)
+        return gather(terms, joiners)
     if offers < terms.quorum:
         end_ms = since_ms + rules.train_ms_max
         if now_ms >= end_ms or expected < terms.quorum:
@@ -65,7 +69,7 @@ def decide(
     return Wait(f"{offers} of {expected} offers, grace of {end_ms - now_ms} ms", end_ms)
 
 
-def _gather(terms: Terms, joiners: int) -> Wait | Go:
+def gather(terms: Terms, joiners: int) -> Wait | Go:
     wanted, present = terms.wanted, len(terms.workers) + joiners
     if joiners and (present >= wanted or terms.updates):
         return Go(Kind.SKIP, f"{present} workers")
@@ -78,14 +82,15 @@ def _gather(terms: Terms, joiners: int) -> Wait | Go:
 class Exchange:
     """A plan in execution. Parts move to other owners, and the cut shrinks, with a growing revision.
 
-    `owners`, `held` and `reduced` are by place: place p is part p, and where each part has two owners, place
-    parts + p is the second one's. `complaints` says which owners miss whose contribution, and `barred` who
-    gave a sum of a part that another one contradicts.
+    `named` is the name of its plan, of replicas. `owners`, `held` and `reduced` are by place: place p is part
+    p, and where each part has two owners, place parts + p is the second one's. `complaints` says which owners
+    miss whose contribution, and `barred` who gave a sum of a part that another one contradicts.
     """
 
     participants: tuple[Contributor, ...]
     owners: list[PeerId]
     revision: int = 1
+    named: bytes = b""
     held: dict[int, frozenset[PeerId]] = field(default_factory=dict)
     cut: tuple[Contributor, ...] | None = None
     reduced: dict[int, BlobRef] = field(default_factory=dict)
@@ -117,6 +122,10 @@ class Leading:
     lock: Lock | None = None
     signature: bytes = b""
     justification: Justification | None = None
+    # where replicas stand in for each other: what did not reach the owners, and the exchanges given up for it
+    given_up: dict[PeerId, tuple[BlobRef, ...]] = field(default_factory=dict)
+    gone: set[PeerId] = field(default_factory=set)
+    revisions: int = 0
 
     @property
     def parts(self) -> int:
@@ -133,11 +142,12 @@ class Leading:
     def offer(self, sender: PeerId, offer: Offer, now_ms: int) -> None:
         """Take an offer into account; the rejected ones stay on record with their reason.
 
-        A plan names the blobs of the offers it was made from: one made again later would be another.
+        A plan names the blobs of the offers it was made from: one made again later would be another. Only
+        replicas that the plan does without may still offer, to stand in for those that it names.
         """
         if offer.leaving:
             self.leaving.add(sender)
-        if self.exchange is not None:
+        if not self._may_offer(sender, offer):
             return
         if sender not in self.terms.eligible:
             self.rejected[sender] = "weighs nothing yet (probation)"
@@ -148,8 +158,14 @@ class Leading:
         elif min(offer.tokens, offer.steps) > 0:
             self.rejected.pop(sender, None)
             self.offers[sender] = offer
-        if self.quorum_ms is None and len(self.offers) >= self.terms.quorum:
+        if self.quorum_ms is None and self._covered >= self.terms.quorum:
             self.quorum_ms = now_ms
+
+    def _may_offer(self, sender: PeerId, offer: Offer) -> bool:
+        if not self.terms.replicated:
+            return self.exchange is None
+        named = self.exchange.participants if self.exchange is not None else ()
+        return all(c.peer != sender for c in named) and self.given_up.get(sender) != offer.parts
 
     def strays(self, anchor: Digest) -> list[PeerId]:
         """Take back the offers that start from another anchor, now that it is known; whose they were."""
@@ -180,11 +196,51 @@ class Leading:
 
     def plan(self) -> Outbox:
         """Name the participants and send each owner its columns."""
-        participants = tuple(self.weigh(peer, offer) for peer, offer in sorted(self.offers.items()))
-        uplinks = {peer: offer.uplink for peer, offer in self.offers.items()}
-        owners = self.terms.owners([p.peer for p in participants], self.view, uplinks)
-        self.exchange = Exchange(participants, owners)
+        taken, revision = self._taken(), self.revisions + 1
+        participants = tuple(self.weigh(peer, self.offers[peer]) for peer in taken)
+        uplinks = {peer: self.offers[peer].uplink for peer in taken}
+        able = [peer for peer in taken if peer not in self.gone] or taken
+        owners = self.terms.owners(able, self.view, uplinks)
+        named = name_of(participants) if self.terms.replicated else b""
+        self.exchange = Exchange(participants, owners, revision, named)
         return self._plans(set(self.exchange.owners))
+
+    @property
+    def _covered(self) -> int:
+        """How much has been offered, in what a quorum counts: contributions or, of replicas, units."""
+        return len(self._taken()) if self.terms.replicated else len(self.offers)
+
+    def _taken(self) -> list[PeerId]:
+        """Whose offers a plan takes: all of them or, of replicas, one of each unit."""
+        if not self.terms.replicated:
+            return sorted(self.offers)
+        of: dict[int, list[PeerId]] = {}
+        for peer in self.offers:
+            of.setdefault(unit_of(peer, self.terms.groups), []).append(peer)
+        return sorted(
+            picked(offered, self.offers, self.terms.assigned(offered[0]).tokens) for offered in of.values()
+        )
+
+    def _give_up(self, lost: set[PeerId]) -> bool:
+        """Go back to before the plan where a unit's contribution was lost: a replica may have it, or come.
+
+        Its owners hold the other contributions by then, so a new plan costs little. Where nobody else offered
+        the unit, an owner may yet get it: it may still ask a frozen replica for the same bytes. So it is
+        waited for until the view ends, and only later views go on without. Whether no cut is to be made now.
+        """
+        exchange = self.exchange
+        if exchange is None or not lost or not self.terms.replicated or exchange.revision >= REVISIONS_MAX:
+            return False
+        offered = Counter(unit_of(peer, self.terms.groups) for peer in self.offers)
+        replaced = {peer for peer in lost if offered[unit_of(peer, self.terms.groups)] > 1}
+        if not replaced and self.view < PATIENT_VIEWS:
+            return True
+        for peer in replaced or lost:
+            self.given_up[peer] = self.offers.pop(peer).parts
+            self.rejected[peer] = NOT_EVERYWHERE
+        self.gone |= exchange.gone
+        self.revisions, self.exchange = exchange.revision, None
+        return True
 
     def _plans(self, receivers: Collection[PeerId], parts: Collection[int] | None = None) -> Outbox:
         exchange = self.exchange
@@ -212,7 +268,7 @@ class Leading:
         """An owner has settled what it holds of a part."""
         exchange = self.exchange
         places = self._places(sender, held.part)
-        if exchange is None or not places:
+        if exchange is None or not places or held.plan != exchange.named:
             return []
         exchange.held.update((place, frozenset(held.peers)) for place in places)
         return self._cut()
@@ -230,14 +286,19 @@ class Leading:
         """Fix the contributors as soon as every part has reported; shrink them if a moved part lacks some."""
         exchange = self.exchange
         assert exchange is not None
+        now = exchange.cut if exchange.cut is not None else exchange.participants
+        missed = {c.peer for c in now for held in exchange.held.values() if c.peer not in held}
+        if not self.terms.liars_max and self._give_up(missed):  # else a single owner's word may be a lie
+            return []
         if len(exchange.held) < len(exchange.owners):
             return []
-        now = exchange.cut if exchange.cut is not None else exchange.participants
         complaining = self._complaints({c.peer for c in now}) if self.terms.liars_max else ()
         if complaining and (moved := self.move_parts(complaining)):
             return moved
         everywhere = frozenset.intersection(*exchange.held.values())
         kept = tuple(c for c in now if c.peer in everywhere and not self._blamed(c.peer))
+        if self._give_up({c.peer for c in now} - {c.peer for c in kept}):
+            return []
         if exchange.cut is None or kept != exchange.cut:
             exchange.revision += 1
             exchange.cut, exchange.reduced = kept, {}
@@ -337,8 +398,7 @@ class Leading:
     def _recut(self) -> Outbox:
         """After a move every owner must hear the new revision, or its sum would be of the old one."""
         exchange = self.exchange
-        assert exchange is not None
-        if exchange.cut is None or self.cut_failed:
+        if exchange is None or exchange.cut is None or self.cut_failed:
             return []
         message = Cut(self.terms.round, self.view, exchange.revision, exchange.cut)
         return [(tuple(sorted(set(exchange.owners))), message)]
@@ -405,8 +465,12 @@ class Leading:
 
     def _rejections(self, included: Collection[PeerId], kind: Kind) -> tuple[Rejection, ...]:
         reasons = dict(self.rejected)
+        units = {unit_of(peer, self.terms.groups): peer for peer in included} if self.terms.replicated else {}
         for peer in self.terms.eligible.difference(included):
-            if peer in self.offers:
+            taken = units.get(unit_of(peer, self.terms.groups)) if units else None
+            if peer in self.offers and taken in self.offers:
+                default = reason(peer, taken, self.offers)
+            elif peer in self.offers:
                 default = "too few offers for an update" if kind is Kind.SKIP else NOT_EVERYWHERE
             else:
                 default = NO_OFFER

@@ -27,9 +27,10 @@ FORMAT = 1
 STEPS_MAX, TOKENS_MAX = 10**9, 1 << 40
 COUNT_MAX = 10**9
 FRAGMENTS_MAX = 256
+REPLICAS_MAX = 64
 """No rule needs a larger number; the wire's integers and sums of weights hold them all."""
 MANIFEST_BYTES_MAX = 256 << 10
-LATER_KEYS = {"rounds": ("work", "steps_min"), "outer": ("clip", "faulty")}
+LATER_KEYS = {"rounds": ("work", "steps_min", "replicas"), "outer": ("clip", "faulty")}
 PARTITIONS = ("balanced", "sequential", "strided")
 _DOMAIN = b"atoll run manifest 1"
 _T = TypeVar("_T")
@@ -50,6 +51,7 @@ class RoundRules:
     than a third may lie as well; then all members vote, whatever `voters_max` says. There are `owners_max`
     parts at most; an owner has several as long as none is smaller than `part_bytes_min`. Where `work` is
     "by-speed", commits assign each worker its inner steps, `steps_min` at least, so that all end together.
+    So many as `replicas` workers train each unit of the data, so that one less may be absent without loss.
     """
 
     rounds: int = 0
@@ -79,6 +81,7 @@ class RoundRules:
     votes: str = "majority"
     work: str = "equal"
     steps_min: int = 1
+    replicas: int = 1
 
     @property
     def committee_max(self) -> int:
@@ -368,6 +371,8 @@ def check_rounds(rules: RoundRules, where: str) -> None:
     _require(fits, f"work = {rules.work!r}", where, "'equal' or 'by-speed'")
     fits = 1 <= rules.steps_min <= STEPS_MAX
     _require(fits, f"steps_min = {rules.steps_min}", where, f"1 to {STEPS_MAX}")
+    fits = 1 <= rules.replicas <= REPLICAS_MAX
+    _require(fits, f"replicas = {rules.replicas}", where, f"1 to {REPLICAS_MAX}")
 
 
 def check_outer(outer: OuterRules, where: str) -> None:
@@ -398,6 +403,8 @@ def check_together(outer: OuterRules, rounds: RoundRules, where: str) -> None:
         exchange=rounds.exchange,
         clip=outer.clip,
         work=rounds.work,
+        fragments=rounds.fragments,
+        replicas=rounds.replicas,
         grace_ms=rounds.grace_ms_max,
     )
     check_combinations(chosen, where)

@@ -73,12 +73,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Owner to leader: of this part I hold what these peers contributed, and no more will come."""
+    """Owner to leader: of this part I hold what these peers contributed, and no more will come.
+
+    `plan` names the plan that this is about, where a leader may give one up: of replicas.
+    """
 
     round: int
     view: int
     part: int
     peers: tuple[PeerId, ...]
+    plan: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

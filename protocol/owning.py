@@ -15,6 +15,7 @@ from atoll.protocol.commits import Contributor
 from atoll.protocol.events import Aggregated
 from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.messages import Cut, Held, Plan, Reduced
+from atoll.protocol.replicas import name_of
 
 
 @dataclass(slots=True)
@@ -73,9 +74,19 @@ class Owning:
     parts_total: int
     parts: dict[int, OwnedPart] = field(default_factory=dict)
     cut: Cut | None = None
+    named: bytes = b""
+    begun: int = 0
+    hold_end_ms: int = 0
     asking: bool = False
     sums_begun: int = 0
     _of: dict[Digest, list[tuple[OwnedPart, PeerId]]] = field(default_factory=dict)
+
+    def renew(self, plan: Plan, hold_end_ms: int) -> None:
+        """Drop what belongs to an exchange that its leader gave up for this one, with other participants."""
+        self.begun, self.parts, self.hold_end_ms = plan.revision, {}, hold_end_ms
+        self.named = name_of(plan.participants)
+        if self.cut is not None and self.cut.revision < plan.revision:
+            self.cut = None
 
     def plan(self, plan: Plan, held: Collection[Digest]) -> bool:
         """Take over the columns of a plan; whether one was new. A known one stays as it is."""
@@ -134,7 +145,7 @@ class Owning:
     def reports(self, told: Mapping[int, int] = MappingProxyType({})) -> list[Held]:
         """What the leader should know and cannot know yet; `told` says how much it was told of each part."""
         return [
-            Held(self.round, self.view, owned.part, tuple(sorted(owned.arrived)))
+            Held(self.round, self.view, owned.part, tuple(sorted(owned.arrived)), self.named)
             for owned in self.parts.values()
             if owned.settled and told.get(owned.part) != len(owned.arrived) and not self._answers_cut(owned)
         ]

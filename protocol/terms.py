@@ -21,6 +21,7 @@ from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
 from atoll.protocol.pace import lower_median, tokens_of
 from atoll.protocol.proofs import Place
+from atoll.protocol.replicas import Groups, groups_of, unit_of
 from atoll.protocol.roster import (
     MEMBERS_MAX,
     Member,
@@ -103,6 +104,22 @@ class Terms:
         return {peer: place for place, peer in enumerate(self.workers)}
 
     @property
+    def replicated(self) -> bool:
+        """Whether several workers train each unit."""
+        return self.rules.replicas > 1
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The workers of each unit: consecutive ones of those that weigh something."""
+        return groups_of(sorted(self.eligible), self.rules.replicas)
+
+    def shard(self, peer: PeerId) -> tuple[int, int]:
+        """(index, count) of what a worker trains on: its own shard of the data, or its unit."""
+        if self.replicated:
+            return unit_of(peer, self.groups), len(self.groups)
+        return self.shards[peer], len(self.workers)
+
+    @property
     def by_speed(self) -> bool:
         """Whether each worker is assigned steps by its speed."""
         return self.rules.work == "by-speed"
@@ -156,8 +173,9 @@ class Terms:
 
     @cached_property
     def quorum(self) -> int:
-        """Offers that make an update possible."""
-        return max(1, math.ceil(self.rules.quorum * len(self.eligible)))
+        """Contributions that make an update possible; of replicas, each to another unit."""
+        full = len(self.groups) if self.replicated else len(self.eligible)
+        return max(1, math.ceil(self.rules.quorum * full))
 
     @cached_property
     def gathering(self) -> bool:
@@ -332,6 +350,8 @@ def _contributors_objection(of: Same[Terms], said: Same[Sequence[Contributor]]) 
     peers = [contributor.peer for contributor in contributors]
     if len(set(peers)) != len(peers) or not terms.eligible.issuperset(peers):
         return "a contributor is repeated or may not contribute"
+    if terms.replicated and len({unit_of(peer, terms.groups) for peer in peers}) < len(peers):
+        return "two contributors trained the same unit"
     if len(peers) < terms.quorum:
         return f"{len(peers)} contributions, {terms.quorum} are the quorum"
     if any(not 0 < c.weight <= min(c.tokens, terms.assigned(c.peer).tokens) for c in contributors):

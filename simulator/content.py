@@ -24,12 +24,16 @@ BLOCK = 4096
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What a worker did for a round. `anchor` is the digest of the fragment that it started from."""
+    """What a worker did for a round. `anchor` is the digest of the fragment that it started from.
+
+    `unit` is the one that it trained, where replicas train the same, and else -1.
+    """
 
     round: int
     anchor: Digest
     tokens: int
     steps: int
+    unit: int = -1
     parts: tuple[BlobRef, ...] = ()
 
 
@@ -71,15 +75,19 @@ def initial(manifest: Manifest) -> StateLoaded:
 
 
 def encoded(peer: PeerId, life: int, done: Contribution, sizes: tuple[int, ...]) -> Contribution:
-    """A pseudo-gradient in parts. Training twice from one anchor gives other bits, hence `life`."""
-    seed = digest_of(f"{peer} {life} {done.round} {done.anchor} {len(sizes)}".encode())[:-4]
+    """A pseudo-gradient in parts. Training twice from one anchor gives other bits, hence `life`.
+
+    But for a unit: whoever trains it, and whenever, has the same.
+    """
+    who = f"unit {done.unit} {done.steps}" if done.unit >= 0 else f"{peer} {life}"
+    seed = digest_of(f"{who} {done.round} {done.anchor} {len(sizes)}".encode())[:-4]
     parts = tuple(BlobRef(Digest(f"{seed}{part:04x}"), size) for part, size in enumerate(sizes))
     return replace(done, parts=parts)
 
 
 def mean(action: Aggregate, size: int) -> BlobRef:
     """The encoded weighted mean of one part, in the order of its inputs."""
-    pieces = [f"{peer} {weight} {ref.digest}" for peer, weight, ref in action.inputs]
+    pieces = [f"{weight} {ref.digest}" for _, weight, ref in action.inputs]
     return BlobRef(digest_of(b"mean", " ".join(pieces).encode()), size)
 
 
@@ -96,5 +104,5 @@ def stepped(state: StateLoaded, body: Body, fragments: int) -> StateLoaded:
 @lru_cache(maxsize=64)
 def _update(body: Same[Body]) -> bytes:
     """What of a body makes a difference to the state; all peers of a large swarm ask for the same."""
-    counted = [f"{c.peer} {c.weight}" for c in body.it.contributors]
+    counted = [f"{c.weight}" for c in body.it.contributors]
     return digest_bytes(digest_of(" ".join([*counted, *(ref.digest for ref in body.it.blobs)]).encode()))

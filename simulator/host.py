@@ -295,9 +295,12 @@ class Host:
         if self.training is not action:
             return
         self.training = None
-        tokens = max(300, TOKENS * action.steps // STEPS) - self.world.rng.randint(0, 2) * 100
+        unit = action.shard[0] if self.rules.replicas > 1 else -1
+        tokens = max(300, TOKENS * action.steps // STEPS)
+        tokens -= self.world.rng.randint(0, 2) * 100 if unit < 0 else 0
         if action.round in self.orders:
-            self.trained[action.round] = content.Contribution(action.round, anchor, tokens, action.steps)
+            done = content.Contribution(action.round, anchor, tokens, action.steps, unit)
+            self.trained[action.round] = done
         self.take(e.Trained(action.round, tokens, action.steps, train_ms))
 
     def _encode(self, action: a.Encode) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from atoll.protocol.errors import ConfigError
@@ -64,7 +64,8 @@ class Setting:
     Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule. `mode` is
     one of MODES, or empty: then the seed chooses. So it does where `voters` (how many vote at most) or
     `snapshots` (every how many rounds there is one) are 0. Of the workers, `liars` lie: how is in `liars.py`,
-    and `lies` chooses among the kinds. `retry_ms` is the rule of that name.
+    and `lies` chooses among the kinds. `retry_ms`, `work` and `replicas` are the rules of those
+    names; replicas exchange densely and in whole models only.
     """
 
     peers: int
@@ -79,9 +80,12 @@ class Setting:
     lies: tuple[str, ...] = ()
     retry_ms: int = 300
     work: str = "equal"
+    replicas: int = 1
 
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
+        if self.replicas > 1:
+            return "dense"
         return self.mode or tuple(MODES)[seed % len(MODES)]
 
     def voters_of(self, seed: int) -> int:
@@ -185,7 +189,13 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         snapshot_rounds=chosen.snapshots_of(seed),
         votes=chosen.votes,
         work=chosen.work,
+        replicas=chosen.replicas,
     )
+
+
+def _outer(chosen: Setting) -> OuterRules:
+    usual = OuterRules() if chosen.work == "equal" else OuterRules(clip="none")
+    return usual if chosen.replicas == 1 else replace(usual, feedback=0.0)
 
 
 def manifest_of(seed: int, chosen: Setting, witness: PeerId, workers: tuple[PeerId, ...]) -> SignedManifest:
@@ -201,7 +211,7 @@ def manifest_of(seed: int, chosen: Setting, witness: PeerId, workers: tuple[Peer
             anchor_blobs=initial_state(round_rules.fragments),
             assignment=Assignment(STEPS, TOKENS),
             rounds=round_rules,
-            outer=OuterRules() if chosen.work == "equal" else OuterRules(clip="none"),
+            outer=_outer(chosen),
             membership=MembershipRules(policy, witnesses=(witness,), allow=allow),
         ),
         _authority(),

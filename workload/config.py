@@ -107,7 +107,8 @@ class InnerConfig:
 
     A step's `batch_sequences` pass through the model in `accumulate` equal pieces: the same step in less
     memory. `precision` "auto" is bf16 autocast on a GPU that has it and fp32 elsewhere; parameters, moments
-    and pseudo-gradients are fp32 always.
+    and pseudo-gradients are fp32 always. The optimizer's `state` is kept from round to round, or bound to the
+    "unit": it begins anew with each round, so that what is trained does not depend on who trained before.
     """
 
     steps: int = whole(50, 1, 1_000_000)
@@ -115,6 +116,7 @@ class InnerConfig:
     accumulate: int = whole(1, 1, 65_536)
     precision: str = choice("auto", "fp32", "bf16")
     optimizer: str = choice("adamw", "muon", SCHEDULE_FREE)
+    state: str = choice("kept", "unit")
     learning_rate: float = real(1e-3, 1e-12, 10.0)
     betas: tuple[float, float] = custom(_betas, default=(0.9, 0.95))
     weight_decay: float = real(0.1, 0.0, 10.0)

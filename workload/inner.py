@@ -37,7 +37,7 @@ class InnerResult:
 
 
 class InnerLoop:
-    """Train one model, round after round. The moments stay here: they outlive a round, never travel.
+    """Train one model, round after round. The moments stay here, never travel, and outlive a round if kept.
 
     Several loops may share one model, each with its own moments: a replica is then a flat vector and a loop,
     and whoever holds them loads the vector before `train` and writes it after.
@@ -65,6 +65,8 @@ class InnerLoop:
         in the round, from 1, and its loss. `should_stop` is asked before each step. An earlier call took
         `taken` steps of this round already: data and schedule go on after them.
         """
+        if self._inner.state == "unit" and not taken:
+            self._optimizer = optimizers.build(self._inner, self._model)
         torch.manual_seed(_dropout_seed(self._run_seed, round, member, taken))
         losses: list[float] = []
         if not all(vector.finite(parameter.detach()) for parameter in self._model.parameters()):

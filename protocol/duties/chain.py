@@ -16,7 +16,9 @@ from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.proofs import Farewell, Joining, joining_message
 from atoll.protocol.proven import farewell_objection, joining_objection
+from atoll.protocol.replicas import counts
 from atoll.protocol.roster import MEMBERS_MAX
+from atoll.protocol.terms import eligible
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
@@ -82,7 +84,8 @@ def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -
         peer.out.append(a.Send(tuple(tell), news, peer.ledger.epoch))
     for round_ in range(first.body.round, peer.ledger.height + 1):
         if peer.working.settle(round_):
-            included = peer.me in peer.ledger.commit(round_).body.counted
+            body = peer.ledger.commit(round_).body
+            included = counts(body, peer.me, eligible(body.before, round_), peer.rules.replicas)
             peer.out.append(a.Settle(round_, included, peer.rules.late))
     peer.why = f"commit {peer.ledger.height} ({peer.ledger.commits[-1].body.kind.name.lower()})"
     rounds.enter_round(peer)

@@ -9,6 +9,7 @@ from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.commits import Body, Commit, Kind, vote_message
+from atoll.protocol.covering import decide_units
 from atoll.protocol.duties import chain, collector, rounds, stages
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading, Wait, decide
@@ -67,7 +68,12 @@ def _decide(peer: Peer, lead: Leading) -> None:
     expected = len(peer.terms.eligible) - len(absent)
     joiners = sum(role is Role.WORKER for role in joining.values())
     offers = len(lead.offers)
-    decision = decide(peer.now_ms, peer.since_ms, lead.quorum_ms, offers, expected, peer.terms, joiners)
+    times = (peer.now_ms, peer.since_ms, lead.quorum_ms)
+    if peer.terms.replicated:
+        gone = _gone(peer, lead) | resting
+        decision = decide_units(*times, lead.offers.keys(), gone - lead.offers.keys(), peer.terms, joiners)
+    else:
+        decision = decide(*times, offers, expected, peer.terms, joiners)
     peer.why = decision.reason
     if isinstance(decision, Wait):
         if rounds.may_wait(peer):
@@ -80,6 +86,11 @@ def _decide(peer: Peer, lead: Leading) -> None:
     else:
         _stage(peer)
         _EXCHANGES[peer.rules.exchange](peer, lead)
+
+
+def _gone(peer: Peer, lead: Leading) -> frozenset[PeerId]:
+    """Workers of whom no offer comes any more: silent for a lease, or what they had did not arrive."""
+    return peer.terms.eligible - _heard(peer, peer.terms.eligible) | lead.given_up.keys()
 
 
 def _plan(peer: Peer, lead: Leading) -> None:

@@ -8,6 +8,7 @@ from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.duties import rounds
 from atoll.protocol.ids import PeerId
+from atoll.protocol.replicas import name_of
 from atoll.protocol.terms import contributors_objection
 
 if TYPE_CHECKING:
@@ -38,8 +39,14 @@ def on_plan(peer: Peer, sender: PeerId, plan: m.Plan) -> None:
     if reason := _plan_objection(peer, plan):
         peer.refuse(peer.leader, reason)
         return
+    hold_ms = peer.terms.deadline_ms // 4
+    if peer.terms.replicated and peer.owning.named != name_of(plan.participants):
+        if plan.revision <= peer.owning.begun:
+            return  # of an exchange that was given up
+        peer.owning.renew(plan, peer.now_ms + hold_ms)
+        peer.reported.clear()
     if peer.owning.plan(plan, peer.held):
-        peer.timer("hold", peer.terms.deadline_ms // 4)
+        peer.timer("hold", hold_ms)
         peer.why = f"exchange among {len(plan.participants)}"
         if not peer.planned:
             peer.planned = True
@@ -70,8 +77,9 @@ def on_cut(peer: Peer, sender: PeerId, cut: m.Cut) -> None:
 
 
 def on_hold(peer: Peer) -> None:
-    """What has not arrived by now is left out of the cut."""
-    peer.owning.impatient()
+    """What has not arrived by now is left out of the cut; the timer may be of a plan that was given up."""
+    if peer.now_ms >= peer.owning.hold_end_ms:
+        peer.owning.impatient()
 
 
 def on_aggregated(peer: Peer, event: e.Aggregated) -> None:

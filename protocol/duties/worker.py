@@ -38,8 +38,8 @@ def _train(peer: Peer) -> None:
     peer.working.begin(round_, start)
     if round_ == peer.round:
         peer.why = "trains"
-    shard = (peer.terms.shards[peer.me], len(peer.terms.workers))
-    peer.out.append(a.Train(round_, peer.terms.assigned(peer.me).steps, shard))
+    steps, shard = peer.terms.assigned(peer.me).steps, peer.terms.shard(peer.me)
+    peer.out.append(a.Train(round_, steps, shard))
 
 
 def _ahead(peer: Peer) -> int:

@@ -333,14 +333,16 @@ class Column(_message.Message):
     def __init__(self, part: _Optional[int] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ...) -> None: ...
 
 class Held(_message.Message):
-    __slots__ = ("view", "part", "peers")
+    __slots__ = ("view", "part", "peers", "plan")
     VIEW_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     PEERS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
     view: int
     part: int
     peers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, view: _Optional[int] = ..., part: _Optional[int] = ..., peers: _Optional[_Iterable[str]] = ...) -> None: ...
+    plan: bytes
+    def __init__(self, view: _Optional[int] = ..., part: _Optional[int] = ..., peers: _Optional[_Iterable[str]] = ..., plan: _Optional[bytes] = ...) -> None: ...
 
 class Cut(_message.Message):
     __slots__ = ("view", "revision", "contributors")

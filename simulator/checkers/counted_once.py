@@ -8,7 +8,9 @@ from atoll.protocol.actions import Send
 from atoll.protocol.commits import Body, Commit, Kind
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.messages import Propose
+from atoll.protocol.replicas import groups_of, unit_of
 from atoll.protocol.roster import Role
+from atoll.protocol.terms import eligible
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host
@@ -85,11 +87,20 @@ class CountedOnce:
     def _part(self, body: Body, part: int) -> None:
         """A blob is the mean of just these contributors with these weights, in this order."""
         action = self.world.means.get(body.blobs[part].digest)
-        right = [(c.peer, c.weight) for c in body.contributors]
+        right = [(self._who(body, c.peer), c.weight) for c in body.contributors]
+        found = [] if action is None else [(self._who(body, p), w) for p, w, _ in action.inputs]
         self.world.require(
-            action is not None and action.part == part and [(p, w) for p, w, _ in action.inputs] == right,
+            action is not None and action.part == part and found == right,
             f"part {part} of update {body.round} is not the mean of its contributors",
         )
+
+    def _who(self, body: Body, peer: PeerId) -> PeerId:
+        """Who stands for a contributor: the first of its group, as the means of its replicas are the same."""
+        rules = self.world.signed.manifest.rounds
+        if rules.replicas == 1:
+            return peer
+        groups = groups_of(eligible(body.before, body.round), rules.replicas)
+        return groups[unit_of(peer, groups)][0]
 
     def _whole(self, body: Body) -> None:
         """The parts that count for one contributor are of one contribution."""
@@ -111,6 +122,6 @@ def pieces(world: World, body: Body) -> dict[PeerId, list[Digest]]:
             used.setdefault(contributor.peer, []).append(ref.digest)
     else:
         for ref in body.blobs:
-            for peer, _, piece in world.means[ref.digest].inputs:
-                used.setdefault(peer, []).append(piece.digest)
+            for c, (_, _, piece) in zip(body.contributors, world.means[ref.digest].inputs, strict=True):
+                used.setdefault(c.peer, []).append(piece.digest)
     return used

@@ -79,6 +79,12 @@ def without(text: str) -> str:
         (GOOD + "qorum = 0.5\n", ["[rounds]", "'qorum'", "did you mean 'quorum'?"]),
         (GOOD + "quorum = 2\n", ["[rounds]", "quorum = 2"]),
         (GOOD + "rounds = 3\n", ["[rounds]", "[run]"]),
+        (GOOD + "replicas = 0\n", ["[rounds]", "replicas = 0", "1 to 64"]),
+        (GOOD + "replicas = 2\n", ["replicas = 2 with feedback = 1.0", "different bytes"]),
+        (
+            GOOD.replace('"int8"', '"int8"\nfeedback = 0.0') + "replicas = 2\n",
+            ["replicas = 2 with [inner] state = 'kept'", "state = 'unit'"],
+        ),
         (GOOD.replace("rounds = 12", "rounds = 0"), ["[run]", "rounds = 0"]),
         (GOOD.replace("rounds = 12", "rounds = true"), ["[run]", "rounds = True", "a whole number"]),
         (GOOD.replace("a-run", "a/run"), ["[run]", "name = 'a/run'"]),

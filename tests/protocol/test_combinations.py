@@ -52,6 +52,18 @@ CASES = [
     ),
     (Choices(work="by-speed", clip="median"), Choices(work="by-speed"), "come further"),
     (Choices(work="by-speed", aggregation="median"), Choices(work="by-speed"), "knows no weights"),
+    (
+        Choices(replicas=2, feedback=0.0, exchange="sparse"),
+        Choices(replicas=2, feedback=0.0),
+        "nothing to add",
+    ),
+    (
+        Choices(replicas=2, feedback=0.0, fragments=2),
+        Choices(replicas=2, feedback=0.0),
+        "depends on who trains",
+    ),
+    (Choices(replicas=2), Choices(replicas=2, feedback=0.0), "is its own"),
+    (Choices(replicas=2, feedback=0.0, work="by-speed"), Choices(replicas=2, feedback=0.0), "as far as"),
     (Choices(rule="eager"), Choices(rule="nesterov"), "each worker's own"),
     (Choices(rule="co2"), Choices(rule="co2", ledger=False), "a round earlier"),
     (Choices(rule="delayed-nesterov"), Choices(rule="delayed-nesterov", ledger=False), "single pushes"),

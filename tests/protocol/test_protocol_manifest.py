@@ -235,6 +235,7 @@ NAN = math.nan
         ("votes", ["majority", "two-thirds"], ["", "third", "Majority"]),
         ("work", ["equal", "by-speed"], ["", "by speed", "Equal"]),
         ("steps_min", [1, 10**9], [0, -1, 10**9 + 1]),
+        ("replicas", [1, 2, 64], [0, -1, 65]),
     ],
 )
 def test_round_rules_are_bounded(key: str, good: list[Any], bad: list[Any]) -> None:

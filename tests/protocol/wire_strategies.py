@@ -208,7 +208,7 @@ class Messages:
             "Alive": st.builds(m.Alive, r, v, self.u32),
             "Waiting": st.builds(m.Waiting, r, v, reasons),
             "Plan": self._plans(),
-            "Held": st.builds(m.Held, r, v, self.parts, few_peers),
+            "Held": st.builds(m.Held, r, v, self.parts, few_peers, st.binary(max_size=8)),
             "Cut": st.builds(m.Cut, r, v, self.u32, self._few(self.contributors)),
             "Reduced": st.builds(m.Reduced, r, v, self.u32, self.parts, self.refs),
             "Summed": st.builds(m.Summed, r, v, self.parts, self.refs),

@@ -145,6 +145,28 @@ def test_saved_moments_resume_exactly(
     assert [path.name for path in tmp_path.iterdir()] == ["inner.safetensors"]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "schedule-free"])
+def test_a_round_of_state_that_is_bound_to_the_unit_forgets_the_rounds_before(
+    tiny: ModelConfig, corpus: Corpus, optimizer: str
+) -> None:
+    """What replicas train must not depend on what each of them trained before."""
+    for state, alike in (("unit", True), ("kept", False)):
+        given = {"steps": 4, "batch_sequences": 2, "optimizer": optimizer, "state": state}
+        inner = InnerConfig.from_mapping(given, "[inner]")
+        model = models.build(tiny)
+        anchor = flat(model)
+        found = []
+        for before in ((), (0, 1)):
+            loop = InnerLoop(model, corpus, inner, b"seed")
+            for round_ in before:
+                train(loop, round_, 4)
+            vector.load(model, anchor)
+            train(loop, 2, 4)
+            found.append(flat(model))
+            vector.load(model, anchor)
+        assert torch.equal(*found) is alike
+
+
 def test_moments_are_saved_as_they_were_while_training_goes_on(
     tiny: ModelConfig, corpus: Corpus, inner: InnerConfig, tmp_path: Path
 ) -> None:
