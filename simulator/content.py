@@ -15,7 +15,7 @@ from atoll.protocol.commits import Body
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.fragments import anchor_digest, blobs_of
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_of
-from atoll.protocol.manifest import Manifest
+from atoll.protocol.manifest import Manifest, RoundRules
 from atoll.protocol.roster import Same
 
 NUMEL = 400_000
@@ -85,15 +85,20 @@ def encoded(peer: PeerId, life: int, done: Contribution, sizes: tuple[int, ...])
     return replace(done, parts=parts)
 
 
-def mean(action: Aggregate, size: int) -> BlobRef:
+def _by(peer: PeerId, rules: RoundRules) -> str:
+    """Whose a contribution is; of a unit's replicas it makes no difference."""
+    return "" if rules.replicas > 1 else f"{peer} "
+
+
+def mean(action: Aggregate, size: int, rules: RoundRules) -> BlobRef:
     """The encoded weighted mean of one part, in the order of its inputs."""
-    pieces = [f"{weight} {ref.digest}" for _, weight, ref in action.inputs]
+    pieces = [f"{_by(peer, rules)}{weight} {ref.digest}" for peer, weight, ref in action.inputs]
     return BlobRef(digest_of(b"mean", " ".join(pieces).encode()), size)
 
 
-def stepped(state: StateLoaded, body: Body, fragments: int) -> StateLoaded:
+def stepped(state: StateLoaded, body: Body, rules: RoundRules) -> StateLoaded:
     """The state after the outer step that `body` decided: its fragment differs, the others are as before."""
-    changed, update = set(blobs_of(state.blobs, body.fragment, fragments)), _update(Same(body))
+    changed, update = set(blobs_of(state.blobs, body.fragment, rules.fragments)), _update(Same(body), rules)
     blobs = tuple(
         BlobRef(digest_of(b"step", digest_bytes(ref.digest), update), ref.size) if ref in changed else ref
         for ref in state.blobs
@@ -102,7 +107,7 @@ def stepped(state: StateLoaded, body: Body, fragments: int) -> StateLoaded:
 
 
 @lru_cache(maxsize=64)
-def _update(body: Same[Body]) -> bytes:
+def _update(body: Same[Body], rules: RoundRules) -> bytes:
     """What of a body makes a difference to the state; all peers of a large swarm ask for the same."""
-    counted = [f"{c.weight}" for c in body.it.contributors]
+    counted = [f"{_by(c.peer, rules)}{c.weight}" for c in body.it.contributors]
     return digest_bytes(digest_of(" ".join([*counted, *(ref.digest for ref in body.it.blobs)]).encode()))

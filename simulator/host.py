@@ -329,7 +329,7 @@ class Host:
         if self.no_room():
             return
         sizes = self.sizes.part_bytes(fragment_of(action.round, self.rules.fragments), action.parts)
-        blob = content.mean(action, sizes[action.part])
+        blob = content.mean(action, sizes[action.part], self.rules)
         self.disk.save(blob.digest, action.round)
         self.world.means[blob.digest] = action
         self.take(e.Aggregated(action.round, action.view, action.sum, action.part, blob))
@@ -347,7 +347,7 @@ class Host:
         self.world.clock.later(after_ms, self.act, self.life, self._applied, state, action, self.rewinds)
 
     def _applied(self, state: e.StateLoaded, action: a.Apply, rewinds: int) -> None:
-        self._have(content.stepped(state, action.body, self.rules.fragments), rewinds)
+        self._have(content.stepped(state, action.body, self.rules), rewinds)
 
     def _have(self, state: e.StateLoaded, rewinds: int) -> None:
         """Go on with a state at once; it comes to disk later, behind the peer's back.

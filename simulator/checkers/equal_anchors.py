@@ -38,7 +38,7 @@ class EqualAnchors:
             f"{before.anchor[:8]}",
         )
         self.states[body.digest] = (
-            content.stepped(before, body, manifest.rounds.fragments) if body.kind is Kind.UPDATE else before
+            content.stepped(before, body, manifest.rounds) if body.kind is Kind.UPDATE else before
         )
 
     def on_state(self, host: Host, state: StateLoaded) -> None:

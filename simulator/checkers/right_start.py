@@ -55,4 +55,4 @@ class RightStart:
                 starts == {start},
                 f"the contribution of {peer[-8:]} to update {body.round} started from an older fragment",
             )
-        self.states[body.digest] = content.stepped(state, body, manifest.rounds.fragments)
+        self.states[body.digest] = content.stepped(state, body, manifest.rounds)
