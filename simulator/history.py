@@ -26,6 +26,12 @@ class History:
     def knows(self, commit: Commit) -> bool:
         return commit.body.digest in self.parents
 
+    def overtaken(self, commit: Commit) -> bool:
+        """Whether this is of an older epoch than the newest one, which does not go on from it."""
+        body = commit.body
+        here = self.chain[body.round - 1 : body.round]
+        return self.epoch > body.epoch and body.digest not in [known.body.digest for known in here]
+
     def before(self, commit: Commit) -> Sequence[Commit] | None:
         """The commits that this one follows, if it follows any that were seen."""
         body = commit.body

@@ -2,7 +2,8 @@
 
 Held means on a disk, or in the memory of a living process. So whoever dies next, the update is not lost. It
 counts who holds it when the first peer has the votes: once that peer has written the commit down, which may
-be long after, the disk of one that voted may be gone or damaged, and no protocol can help that.
+be long after, the disk of one that voted may be gone or damaged, and no protocol can help that. Nor does a
+decision count that a recovery has overtaken: voters of an epoch that is over drop what they held for it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class HeldByMajority:
         body, world = commit.body, self.world
         certificate = (body.digest, commit.view)
         if not body.blobs or certificate in self._seen or world.history.knows(commit):
+            return
+        if world.history.overtaken(commit):
             return
         self._seen.add(certificate)
         members = [world.hosts[voter] for voter in world.voters(body.round, body.epoch)]
