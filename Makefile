@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 unexport PYTHONDONTWRITEBYTECODE  # or every process that starts compiles all of these modules again
 
-.PHONY: install demo test check format proto diagrams clean
+.PHONY: install demo test test-long check format proto diagrams clean
 .DEFAULT_GOAL := demo
 
 install: .venv/installed
@@ -19,7 +19,10 @@ demo: install
 	$(BIN)/atoll demo $(ARGS)
 
 test: install
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not long" $(ARGS)
+
+test-long: install
+	$(BIN)/pytest -n 2 --dist load -m long $(ARGS)
 
 check: install
 	$(BIN)/ruff format --check .

@@ -17,6 +17,7 @@ VECTORED = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 PLAIN = {"ATEN_CPU_CAPABILITY": "default", "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not VECTORED, reason="this machine has one instruction set only")
 def test_codecs_give_equal_bits_on_different_instruction_sets() -> None:
     command = [sys.executable, "-W", "error", str(PROGRAM)]

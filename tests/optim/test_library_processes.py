@@ -24,6 +24,7 @@ def test_a_plain_script_becomes_diloco_in_fifteen_lines() -> None:
     assert len(removed) < len(added)
 
 
+@pytest.mark.long
 @pytest.mark.swarm
 def test_two_processes_learn_and_end_with_the_same_bits() -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

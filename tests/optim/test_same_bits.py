@@ -28,6 +28,7 @@ def start(capability: str, numpy_without: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not VECTORED, reason="this machine has one instruction set only")
 def test_bits_are_equal_under_threads_and_instruction_sets() -> None:
     running = [start("default", numpy_features()), start("avx2", "")]

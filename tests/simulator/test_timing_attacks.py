@@ -75,6 +75,7 @@ def test_poisoned_labels_teach_something_else(learner: Learner) -> None:
     assert found > np.log(text.VOCABULARY)
 
 
+@pytest.mark.long
 def test_the_benchmark(tmp_path: Path) -> None:
     plot = tmp_path / "attacks.png"
     script = str(ROOT / "benchmarks" / "attacks.py")

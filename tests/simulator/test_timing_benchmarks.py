@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 POLICIES = ["wait_all", "quorum", "dbw", "compass", "frc", "sr_sgc", "m_sgc"]
 TRACES = ["none", "random", "bursty", "persistent", "mix"]
@@ -20,6 +22,7 @@ def ran(script: str, *options: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_stragglers(tmp_path: Path) -> None:
     plot = tmp_path / "stragglers.png"
     found = ran("stragglers.py", "--quick", "--rounds", "3", "--kinds", "iid", "--plot", str(plot))
@@ -36,6 +39,7 @@ def test_stragglers(tmp_path: Path) -> None:
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 def test_churn(tmp_path: Path) -> None:
     plot = tmp_path / "churn.png"
     found = ran("churn.py", "--scale", "0.1", "--seeds", "0", "--plot", str(plot))

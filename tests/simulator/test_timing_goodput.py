@@ -50,6 +50,7 @@ def test_nothing_fails_nothing_is_lost() -> None:
     assert blocking.skipped == blocking.take_overs == 0
 
 
+@pytest.mark.long
 def test_one_machine() -> None:
     """From a failure to the next: a pause, and the rounds that were whole by then."""
     up_s, pause_s, train_s = 500.0, 40.0, 10.0

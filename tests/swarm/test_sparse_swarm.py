@@ -25,7 +25,7 @@ from atoll.node.disk import read_ledger
 from atoll.protocol.commits import Kind
 from atoll.protocol.keys import Key
 
-pytestmark = [pytest.mark.swarm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.swarm, pytest.mark.timeout(300)]
 WORKERS = ("w1", "w2")
 FRAGMENTS = 2
 RULES = f"""exchange = "sparse"
