@@ -48,6 +48,7 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
+@pytest.mark.long
 def test_a_trial_that_was_ended_goes_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_trial_that_was_ended_goes_on_to_the_same_bits(
         assert numbers(results[Job(place, 0)]) == numbers(whole[method.name]), method.name
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     """SIGKILL in the middle of a trial; the parent says so, and a later call gives the same numbers."""
     chosen = lab(SYNC, ALL[2], lab={"save_seconds": 0.02, "tokens": REPLICAS * LONG * 32})

@@ -225,8 +225,9 @@ def test_the_shortest_vector_as_lapack_finds_it(code: Code, data: st.DataObject)
         assert left == pytest.approx(sqrt(code.units))
         return
     assert [found.coefficients[place] for place in survivors] == pytest.approx(expected, abs=1e-8 * size)
-    assert (left < 1e-8) == (len(survivors) >= code.workers - code.stragglers)
-    assert isinstance(decode_vector(code, survivors, inf), Decoding) == (left < 1e-8)
+    enough = len(survivors) >= code.workers - code.stragglers
+    assert left < 1e-8 or not enough, "fewer may do by luck, as pairs of neighbours that cover a circle"
+    assert isinstance(decode_vector(code, survivors, inf), Decoding) == enough
 
 
 def test_the_vectors_bits_are_those_of_plain_arithmetic() -> None:
