@@ -1,10 +1,9 @@
-"""Slow, plain oracles for weights, buffers and the plug-ins: pure Python, one element at a time."""
+"""Slow, plain oracles for weights, buffers and FedAMD: pure Python, one element at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from math import sqrt
 
 from atoll.optim.reference import fp32
 
@@ -76,24 +75,3 @@ def sarah(
         v = [fp32(fp32(a - b) + c) for a, b, c in zip(v, old, new, strict=True)]
         before, here = here, stepped(here, v)
     return [fp32(a - b) for a, b in zip(start, here, strict=True)], v
-
-
-def fedld(
-    contributions: Sequence[tuple[float, Sequence[float]]],
-    directions: Sequence[tuple[float, Sequence[float]]],
-    top: int,
-) -> list[float]:
-    """One tensor's filtered mean as the paper's code has it: project, rescale, add, average.
-
-    `directions` are (eigenvalue of the inner products, unit direction in parameter space), strongest first.
-    """
-    total, weights = sum(value for value, _ in directions), sum(weight for weight, _ in contributions)
-    out = [0.0] * len(contributions[0][1])
-    for weight, g in contributions:
-        length = sqrt(sum(x * x for x in g))
-        for value, unit in directions[:top]:
-            along = sum(x * u for x, u in zip(g, unit, strict=True))
-            if abs(along) > 1e-9 * length:
-                scale = value / total * length / abs(along) * along * weight / weights
-                out = [sofar + scale * u for sofar, u in zip(out, unit, strict=True)]
-    return out

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import fsum, sqrt
 
+from atoll.optim.jacobi import eigen_symmetric
 from atoll.optim.robust.evidence import Combination, Evidence
 from atoll.optim.robust.flag import SPAN_MIN
-from atoll.optim.robust.linear import eigen
 
 ALONG_MIN = 1e-9
 """A contribution whose part of an eigenvector is smaller stands at right angles: its sign is rounding."""
@@ -32,7 +32,7 @@ class FedLD:
 
     def decide(self, evidence: Evidence) -> Combination:
         count, norms, shares = evidence.contributions, evidence.norms(), evidence.shares()
-        values, vectors = eigen(evidence.gram[:count, :count])
+        values, vectors = eigen_symmetric(evidence.gram[:count, :count])
         total = fsum(max(0.0, value) for value in values.tolist())
         factors = [0.0] * len(evidence.gram)
         directions = [

@@ -8,8 +8,9 @@ from math import fsum, sqrt
 
 import numpy as np
 
+from atoll.optim.compiled import compiled
+from atoll.optim.jacobi import eigen_symmetric
 from atoll.optim.robust.evidence import Combination, Evidence
-from atoll.optim.robust.linear import eigen, product
 from atoll.optim.sums import Doubles
 
 SPAN_MIN = 1e-12
@@ -30,7 +31,7 @@ class Span:
 
     @classmethod
     def of(cls, gram: Doubles) -> Span:
-        values, vectors = eigen(gram)
+        values, vectors = eigen_symmetric(gram)
         rank = int((values > SPAN_MIN * max(values[0], 0.0)).sum()) if len(values) else 0
         lengths = np.sqrt(values[:rank])
         return cls(vectors[:, :rank] * lengths, vectors[:, :rank] / lengths)
@@ -101,5 +102,16 @@ def _with_pairs(vectors: Doubles) -> Doubles:
 def _top(stack: Doubles, weights: Sequence[float], rank: int) -> Doubles:
     """The first left singular vectors of the weighted rows' transpose, as columns [r, rank]."""
     weighted = stack * np.array(weights)[:, None]
-    _, vectors = eigen(product(weighted.T.copy(), weighted))
+    _, vectors = eigen_symmetric(product(weighted.T.copy(), weighted))
     return np.ascontiguousarray(vectors[:, :rank])
+
+
+@compiled
+def product(left: Doubles, right: Doubles) -> Doubles:
+    """left [n, k] times right [k, m]; each sum runs over k ascending, as no BLAS promises."""
+    found = np.zeros((left.shape[0], right.shape[1]))
+    for row in range(left.shape[0]):
+        for inner in range(left.shape[1]):
+            for column in range(right.shape[1]):
+                found[row, column] += left[row, inner] * right[inner, column]
+    return found

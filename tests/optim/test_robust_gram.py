@@ -19,8 +19,8 @@ from atoll.optim.codecs import CODECS, Codec, Payload, codec
 from atoll.optim.flat import VALUE_MAX
 from atoll.optim.robust import Evidence, Rows, aggregate, tolerated
 from atoll.optim.robust.combine import combined
+from atoll.optim.robust.flag import product
 from atoll.optim.robust.gram import RUN, gram, squares
-from atoll.optim.robust.linear import eigen, product
 from atoll.protocol.errors import RemoteProtocolError
 
 INT8 = codec("int8")
@@ -80,33 +80,6 @@ def test_a_wrong_payload_is_refused_wherever_it_stands() -> None:
     empty = FP32.encode(torch.empty(0))
     with pytest.raises(RemoteProtocolError):
         gram(Rows([empty, good], FP32, 0))
-
-
-@given(st.integers(1, 12), st.integers(0, 999), st.sampled_from([0, 1, 2, 12]))
-def test_eigenvectors_take_a_matrix_apart(size: int, seed: int, rank: int) -> None:
-    factor = integers_to_floats(size * max(1, min(rank, size)), seed).double().numpy().reshape(size, -1)
-    symmetric = factor @ factor.T
-    values, vectors = eigen(symmetric)
-    most = max(1e-300, float(np.abs(symmetric).max()))
-    assert np.abs(vectors.T @ vectors - np.eye(size)).max() < 1e-13
-    assert np.abs(vectors * values @ vectors.T - symmetric).max() < 1e-13 * most * size
-    assert np.allclose(values, np.linalg.eigvalsh(symmetric)[::-1], rtol=0, atol=1e-13 * most * size)
-    assert all(values[:-1] >= values[1:])
-    assert all(vectors[np.abs(vectors[:, k]).argmax(), k] > 0 for k in range(size))
-
-
-@pytest.mark.parametrize("scale", [0.0, 1e-140, 1.0, 1e140])
-def test_eigenvectors_of_any_size(scale: float) -> None:
-    values, vectors = eigen(scale * np.array([[2.0, 1.0], [1.0, 2.0]]))
-    assert values.tolist() == pytest.approx([3 * scale, scale])
-    assert np.allclose(np.abs(vectors), np.sqrt(0.5)) or not scale
-
-
-def test_eigenvectors_of_many_equal_values_and_of_nothing() -> None:
-    values, vectors = eigen(np.eye(40) + 1.0)
-    assert values.tolist() == pytest.approx([41.0] + [1.0] * 39)
-    assert np.abs(vectors.T @ vectors - np.eye(40)).max() < 1e-13
-    assert eigen(np.zeros((0, 0)))[0].shape == (0,)
 
 
 def test_a_product_adds_in_order() -> None:
