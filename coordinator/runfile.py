@@ -6,7 +6,6 @@ Every refusal names file, section and key, and what was probably meant: the file
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +23,10 @@ from atoll.protocol.manifest import (
 )
 from atoll.workload.config import DataConfig, InnerConfig, ModelConfig
 from atoll.workload.fields import nearest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from atoll.workload.toml_files import check_sections, read_toml
 
 SECTIONS = ("run", "model", "data", "inner", "outer", "rounds", "membership", "coordinator")
 POLICIES = ("open", "token", "allowlist")
-RUN_FILE_BYTES_MAX = 1 << 20
 ROUNDS_MAX = 10_000_000
 HOURS_MAX = 24 * 365
 
@@ -93,17 +87,12 @@ class RunFile:
 
 def read(path: Path) -> RunFile:
     """Read and check a RUN.toml. Raises ConfigError at the first thing that is wrong."""
-    return parse(_table(path), path)
+    return parse(read_toml(path, "`atoll init` writes a RUN.toml"), path)
 
 
 def parse(table: Mapping[str, Any], path: Path) -> RunFile:
     """Check what stands in a RUN.toml; `path` is named in errors."""
-    for name, content in table.items():
-        if name not in SECTIONS:
-            kind = "section" if isinstance(content, Mapping) else "key outside of a section"
-            raise ConfigError(f"unknown {kind} `{name}`", str(path), nearest(name, SECTIONS))
-    if "model" not in table:
-        raise ConfigError("no section [model]", str(path), '[model] and architecture = "llama"')
+    check_sections(table, SECTIONS, path)
     run = _run(table.get("run", {}), f"{path}: [run]")
     made = RunFile(
         path=path,
@@ -121,24 +110,6 @@ def parse(table: Mapping[str, Any], path: Path) -> RunFile:
         what = f"[rounds] replicas = {made.rules.replicas} with [inner] state = {made.inner.state!r}"
         raise ConfigError(what, str(path), "state = 'unit': replicas with moments of their own train apart")
     return made
-
-
-def _table(path: Path) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(RUN_FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read it: {error.strerror}", str(path), "`atoll init` writes a RUN.toml"
-        ) from None
-    if len(content) > RUN_FILE_BYTES_MAX:
-        raise ConfigError(f"larger than {RUN_FILE_BYTES_MAX} bytes", str(path), "a RUN.toml")
-    try:
-        return tomllib.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"not UTF-8 text at byte {error.start}", str(path), "a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not TOML: {error}", str(path), "key = value lines under [section]s") from None
 
 
 def _run(raw: object, where: str) -> RunSection:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,9 @@ from atoll.simulator.lab.attendance import Churn, Stragglers
 from atoll.simulator.lab.methods import Recipe, recipe
 from atoll.workload.config import DataConfig, InnerConfig, ModelConfig
 from atoll.workload.fields import custom, nearest, parse, real, whole
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from atoll.workload.toml_files import check_sections, read_toml
 
 SECTIONS = ("lab", "model", "start", "data", "shards", "inner", "churn", "stragglers", "method")
-FILE_BYTES_MAX = 1 << 20
 METHODS_MAX = 256
 STEPS_MAX = 1_000_000_000
 SEED_MAX = 2**31
@@ -151,19 +145,14 @@ def read(path: Path, tokens: int | None = None, seeds: tuple[int, ...] | None = 
 
     `tokens` and `seeds` take the place of those of the file; the warm-up shrinks or grows with the tokens.
     """
-    return of(_table(path), path, tokens, seeds)
+    return of(read_toml(path, "a LAB.toml, such as examples/lab-small.toml"), path, tokens, seeds)
 
 
 def of(
     table: Mapping[str, Any], path: Path, tokens: int | None = None, seeds: tuple[int, ...] | None = None
 ) -> Lab:
     """Check what stands in a LAB.toml; `path` is named in errors."""
-    for name, content in table.items():
-        if name not in SECTIONS:
-            kind = "section" if isinstance(content, Mapping | list) else "key outside of a section"
-            raise ConfigError(f"unknown {kind} `{name}`", str(path), nearest(name, SECTIONS))
-    if "model" not in table:
-        raise ConfigError("no section [model]", str(path), '[model] and architecture = "llama"')
+    check_sections(table, SECTIONS, path)
     lab = parse(LabSection, table.get("lab", {}), f"{path}: [lab]")
     data = DataConfig.from_mapping(table.get("data", {}), f"{path}: [data]")
     start = parse(StartSection, table.get("start", {}), f"{path}: [start]")
@@ -181,23 +170,6 @@ def of(
         stragglers=_stragglers(table.get("stragglers", {}), lab.replicas, f"{path}: [stragglers]"),
         methods=_methods(table.get("method", []), path, inner),
     )
-
-
-def _table(path: Path) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        right = "a LAB.toml, such as examples/lab-small.toml"
-        raise ConfigError(f"cannot read it: {error.strerror}", str(path), right) from None
-    if len(content) > FILE_BYTES_MAX:
-        raise ConfigError(f"larger than {FILE_BYTES_MAX} bytes", str(path), "a LAB.toml")
-    try:
-        return tomllib.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"not UTF-8 text at byte {error.start}", str(path), "a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not TOML: {error}", str(path), "key = value lines under [section]s") from None
 
 
 class _Inner:

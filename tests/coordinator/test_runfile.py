@@ -7,6 +7,7 @@ import pytest
 
 from atoll.coordinator import runfile
 from atoll.protocol.errors import ConfigError
+from atoll.workload.toml_files import FILE_BYTES_MAX
 
 GOOD = """\
 [run]
@@ -105,7 +106,7 @@ def without(text: str) -> str:
         ("model = 3\n", ["[model]", "3 is not a section"]),
         (GOOD + "lease_ms = = 3\n", ["not TOML", "line 14"]),
         (b"\xff\xfe", ["not UTF-8"]),
-        ("#" * (runfile.RUN_FILE_BYTES_MAX + 1), ["larger than"]),
+        ("#" * (FILE_BYTES_MAX + 1), ["larger than"]),
     ],
 )
 def test_a_wrong_run_file_is_refused_in_one_line(tmp_path: Path, text: Any, said: list[str]) -> None:
