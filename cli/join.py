@@ -13,6 +13,7 @@ from atoll.cli.options import LogJsonOption, MetricsOption, StateOption
 from atoll.protocol.errors import ConfigError
 
 ANY_ADDRESS = "0.0.0.0:0"
+MBIT_MIN, MBIT_MAX = 0.5, 1e6
 
 
 class Device(str, enum.Enum):
@@ -38,6 +39,8 @@ def join(
     libp2p_only: Annotated[
         bool, typer.Option("--libp2p-only", help="No direct address: all bytes go through libp2p.")
     ] = False,
+    upload_mbit: Annotated[float, typer.Option(help="Send at most so many Mbit/s; 0 is no limit.")] = 0.0,
+    download_mbit: Annotated[float, typer.Option(help="Receive at most so many Mbit/s.")] = 0.0,
     metrics: MetricsOption = "",
     log_json: LogJsonOption = False,
 ) -> int:
@@ -71,12 +74,22 @@ def join(
         device=device.value,
         data=data,
         metrics=metrics,
+        upload_bytes_per_s=_bytes_per_s("--upload-mbit", upload_mbit),
+        download_bytes_per_s=_bytes_per_s("--download-mbit", download_mbit),
     )
     return daemon.serve(config, None, asked, _ready)
 
 
 def _ready(status: dict[str, Any]) -> None:
     typer.echo(f"{status['peer']} takes part in {status['run_id'][:12]}; `atoll status` tells more", err=True)
+
+
+def _bytes_per_s(option: str, mbit_per_s: float) -> int:
+    if mbit_per_s and not MBIT_MIN <= mbit_per_s <= MBIT_MAX:
+        raise ConfigError(
+            f"{mbit_per_s:g} Mbit/s", option, f"{MBIT_MIN:g} to {MBIT_MAX:g}, or 0 for no limit"
+        )
+    return int(mbit_per_s * 125_000)
 
 
 def _check_data(data: str) -> None:

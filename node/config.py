@@ -13,7 +13,8 @@ class NodeConfig:
     """`listen` is the direct gRPC address ("" for none: libp2p only); `dht_listen` and `bootstrap` are
     multiaddrs; `data` replaces the manifest's data source on this machine; `evaluate_windows` > 0 evaluates
     the held-out loss after each update; `linger_s` is how long to serve others after the run is over;
-    `metrics` is where Prometheus may ask ("" for nowhere); `breakpoints` is for fault tests only.
+    `metrics` is where Prometheus may ask ("" for nowhere); `upload_bytes_per_s` and `download_bytes_per_s`
+    bound what blobs take of the links (0: nothing does); `breakpoints` is for fault tests only.
     """
 
     state_dir: Path
@@ -28,5 +29,7 @@ class NodeConfig:
     evaluate_windows: int = 0
     linger_s: float = 600.0
     metrics: str = ""
+    upload_bytes_per_s: int = 0
+    download_bytes_per_s: int = 0
     breakpoints: Path | None = None
     blob_budget_bytes: int = 4 << 30

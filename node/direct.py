@@ -20,6 +20,7 @@ from atoll.node import transport
 from atoll.node.addresses import check_free
 from atoll.node.identity import Identity
 from atoll.node.link import SESSION_KEY, SIZES, Link
+from atoll.node.rate_limit import RateLimit
 from atoll.node.rpc.peer_pb2_grpc import PeerServicer, add_PeerServicer_to_server
 from atoll.node.sessions import UNKNOWN, Doorkeeper
 from atoll.node.stall import Watch
@@ -169,10 +170,12 @@ class DirectServer(PeerServicer):
         self._pulls[caller] += 1
         task = asyncio.current_task()
         assert task is not None
-        watch = Watch(WRITE_STALL_S, task.cancel)
+        watch, limit = Watch(WRITE_STALL_S, task.cancel), self._uploads.limit
         try:
             with self._uploads.uplink.sending():
-                for chunk in transport.chunks(blob, request.offset, request.chunk_bytes):
+                for chunk in transport.chunks(blob, request.offset, request.chunk_bytes, limit.chunk_bytes):
+                    with watch.resting():
+                        await limit.turn(caller, blob.kind, len(chunk.data))
                     await context.write(chunk)
                     watch.moved()
                     self._traffic.sent(blob.kind, caller, framed(chunk.ByteSize()))
@@ -198,8 +201,11 @@ class DirectServer(PeerServicer):
 class Direct:
     """The calling side: one link for each peer, the least recently used ones closed."""
 
-    def __init__(self, key: Key, run_id: Digest, traffic: Traffic) -> None:
+    def __init__(
+        self, key: Key, run_id: Digest, traffic: Traffic, downloads: RateLimit | None = None
+    ) -> None:
         self._key, self._run_id, self._traffic = key, run_id, traffic
+        self._downloads = downloads or RateLimit()
         self._links: OrderedDict[PeerId, Link] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -247,7 +253,8 @@ class Direct:
     async def _stream(self, link: Link, ref: BlobRef, sink: BlobSink, kind: Kind, stall_s: float) -> None:
         for last_try in (False, True):
             async with link.lane(self._key, sink.stop - sink.received) as (stub, metadata):
-                request = transport.request_for(ref, sink, self._run_id, link.chunk_bytes)
+                size = min(link.chunk_bytes, self._downloads.chunk_bytes)
+                request = transport.request_for(ref, sink, self._run_id, size)
                 self._traffic.sent(kind, link.record.peer, framed(request.ByteSize()) + CALL_SENT)
                 call = stub.Pull(request, metadata=metadata)
                 try:
@@ -280,6 +287,8 @@ class Direct:
                     raise RemoteProtocolError(transport.cut_short(sink.ref, sink))
                 link.answered = True
                 self._traffic.received(kind, peer, framed(chunk.ByteSize()))
+                with watch.resting():
+                    await self._downloads.turn(peer, kind, len(chunk.data))
                 done = transport.absorb(peer, chunk, sink)
             link.carried(sink.received - begun, time.monotonic() - begun_s)
         except asyncio.CancelledError:

@@ -22,7 +22,14 @@ from atoll.node.addresses import split_address
 from atoll.node.identity import CERTIFICATE_NAME
 from atoll.node.rpc.peer_pb2_grpc import PeerStub
 from atoll.node.sessions import answer
-from atoll.node.transport import CHUNK_BYTES_MAX, MESSAGE_BYTES_MAX, Refused, Unreachable, read_chunk
+from atoll.node.transport import (
+    CHUNK_BYTES,
+    CHUNK_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    Refused,
+    Unreachable,
+    read_chunk,
+)
 from atoll.protocol.envelope import Record
 from atoll.protocol.ids import digest_bytes
 from atoll.protocol.keys import Key
@@ -83,7 +90,7 @@ class Link:
     def __init__(self, record: Record) -> None:
         self.record, self.users, self.retired = record, 0, False
         self.token, self.answered = b"", False
-        self.round_trip_s, self.chunk_bytes = 0.0, 0
+        self.round_trip_s, self.chunk_bytes = 0.0, CHUNK_BYTES
         self._way: tuple[str, grpc.ChannelCredentials] | None = None
         self._lanes: list[_Lane] = []
         self._opening = asyncio.Lock()
@@ -109,7 +116,8 @@ class Link:
     def carried(self, count_bytes: int, seconds: float) -> None:
         """What a stream came to: the next one's chunks are as large as it would have brought in `CHUNK_S`."""
         if count_bytes >= LANE_BYTES_MIN and seconds > 0:
-            self.chunk_bytes = min(int(CHUNK_S * count_bytes / seconds), CHUNK_BYTES_MAX)
+            soon = int(CHUNK_S * count_bytes / seconds)
+            self.chunk_bytes = min(max(soon, CHUNK_BYTES), CHUNK_BYTES_MAX)
 
     @asynccontextmanager
     async def lane(self, key: Key, size: int) -> AsyncIterator[tuple[PeerStub, Metadata]]:

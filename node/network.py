@@ -22,6 +22,7 @@ from atoll.node.config import NodeConfig
 from atoll.node.dht import Dht, DhtConfig
 from atoll.node.direct import Direct, DirectServer
 from atoll.node.identity import Identity
+from atoll.node.rate_limit import RateLimit
 from atoll.node.router import Router
 from atoll.node.streams import Streams, StreamServer
 from atoll.node.traffic import Traffic
@@ -65,7 +66,8 @@ class Network:
     def __init__(self, config: NodeConfig, identity: Identity, run_id: Digest) -> None:
         self.config, self.identity, self.run_id = config, identity, run_id
         self.me = identity.peer
-        self.traffic, self.uploads = Traffic(), Uploads()
+        self.traffic, self.uploads = Traffic(), Uploads(RateLimit(config.upload_bytes_per_s))
+        self.downloads = RateLimit(config.download_bytes_per_s)
         self.store = BlobStore(config.blob_budget_bytes)
         self.rejected: Counter[str] = Counter()
         self.record = b""
@@ -94,8 +96,8 @@ class Network:
                 await self._direct_server.stop()
             await self.dht.close()
             raise
-        self._streams = Streams(self.dht.libp2p, run_id, self.traffic)
-        direct_calls = Direct(identity.key, run_id, self.traffic)
+        self._streams = Streams(self.dht.libp2p, run_id, self.traffic, self.downloads)
+        direct_calls = Direct(identity.key, run_id, self.traffic, self.downloads)
         self.router = Router(self.me, direct_calls, self._streams, reach=direct_calls.reach)
         self.fetcher = Fetcher(self.store, self.router)
         await self._publish(direct)

@@ -75,6 +75,7 @@ async def serve(
         )
         stack.push_async_callback(network.close)
         signed = signed or known or await _fetch_manifest(network, invite)
+        _check_limits(config, signed)
         disk.save_manifest(signed)
         token = token_for(config.secret, run_id, identity.peer) if config.secret else b""
         daemon = Daemon(signed, network, disk, token, authority)
@@ -134,6 +135,16 @@ async def _fetch_manifest(network: Network, invite: Invite | None) -> SignedMani
                 raise ConfigError(str(error), "the run's manifest", "an invite from the researcher") from None
         await asyncio.sleep(0.5)
     raise BootstrapFailed(f"nobody gives the run's manifest: {reason}")
+
+
+def _check_limits(config: NodeConfig, signed: SignedManifest) -> None:
+    """Rounds are timed for links of the least speed that the run asks for: a limit below it misses them."""
+    least = signed.manifest.rounds.bytes_per_s_min
+    limits = {"--upload-mbit": config.upload_bytes_per_s, "--download-mbit": config.download_bytes_per_s}
+    for option, limit in limits.items():
+        if 0 < limit < least:
+            what = f"{limit / 125_000:g} Mbit/s is less than what this run needs of a link"
+            raise ConfigError(what, option, f"at least {least / 125_000:g}, or no limit")
 
 
 async def _start_workers(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class Watch:
@@ -18,12 +20,22 @@ class Watch:
     def moved(self) -> None:
         self._moved_s = self._loop.time()
 
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """While this side is what the stream waits for."""
+        self._moved_s = math.inf
+        try:
+            yield
+        finally:
+            self.moved()
+
     def close(self) -> None:
         self._timer.cancel()
 
     def _look(self) -> None:
-        due_s = self._moved_s + self._stall_s
-        if self._loop.time() < due_s:
+        now_s = self._loop.time()
+        due_s = min(self._moved_s, now_s) + self._stall_s
+        if now_s < due_s:
             self._timer = self._loop.call_at(due_s, self._look)
         else:
             self.stalled = True

@@ -59,6 +59,10 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "commits": list(daemon.history.commits)[-200:],
         "traffic": traffic,
         "uplink_bytes_per_s": network.uploads.uplink.bytes_per_s,
+        "limits_bytes_per_s": {
+            "upload": network.uploads.limit.bytes_per_s or None,
+            "download": network.downloads.bytes_per_s or None,
+        },
         "bytes_lower_bound": lower_bound(daemon),
         "repeated_bytes": daemon.rounds.states.repeated_bytes,
         "rejected": dict(network.rejected),

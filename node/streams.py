@@ -19,8 +19,18 @@ from google.protobuf.message import DecodeError, Message
 
 from atoll.node import transport
 from atoll.node.dht import Libp2p
+from atoll.node.rate_limit import RateLimit
 from atoll.node.traffic import Kind, Traffic
-from atoll.node.transport import MESSAGE_BYTES_MAX, STALL_S, BlobSink, Host, Piece, Refused, Unreachable
+from atoll.node.transport import (
+    CHUNK_BYTES,
+    MESSAGE_BYTES_MAX,
+    STALL_S,
+    BlobSink,
+    Host,
+    Piece,
+    Refused,
+    Unreachable,
+)
 from atoll.node.uploads import Uploads
 from atoll.protocol.envelope import Record
 from atoll.protocol.errors import RemoteProtocolError
@@ -129,7 +139,11 @@ class StreamServer:
                 self._traffic.received(blob.kind, caller, count + CALL_SENT)
                 self._traffic.sent(blob.kind, caller, CALL_RECEIVED)
                 with self._uploads.uplink.sending():
-                    for chunk in transport.chunks(blob, request.offset):
+                    limit = self._uploads.limit
+                    for chunk in transport.chunks(
+                        blob, request.offset, request.chunk_bytes, limit.chunk_bytes
+                    ):
+                        await limit.turn(caller, blob.kind, len(chunk.data))
                         if not await self._answer(writer, chunk, blob.kind, caller):
                             return
                         self._uploads.uplink.sent(chunk.ByteSize())
@@ -167,8 +181,11 @@ class StreamServer:
 class Streams:
     """The calling side."""
 
-    def __init__(self, libp2p: Libp2p, run_id: Digest, traffic: Traffic) -> None:
+    def __init__(
+        self, libp2p: Libp2p, run_id: Digest, traffic: Traffic, downloads: RateLimit | None = None
+    ) -> None:
         self._libp2p, self._run_id, self._traffic = libp2p, run_id, traffic
+        self._downloads = downloads or RateLimit()
         self._connected: OrderedDict[PeerId, tuple[str, ...]] = OrderedDict()
 
     async def send(self, record: Record, envelope: wire.Envelope, timeout_s: float) -> wire.Receipt:
@@ -212,7 +229,8 @@ class Streams:
 
     async def _stream(self, record: Record, ref: BlobRef, sink: BlobSink, kind: Kind, stall_s: float) -> None:
         async with self._open(record, "pull") as (reader, writer):
-            request = transport.request_for(ref, sink, self._run_id)
+            size = min(CHUNK_BYTES, self._downloads.chunk_bytes)
+            request = transport.request_for(ref, sink, self._run_id, size)
             self._traffic.sent(kind, record.peer, await _write(writer, request) + CALL_SENT)
             self._traffic.received(kind, record.peer, CALL_RECEIVED)
             done = False
@@ -225,6 +243,7 @@ class Streams:
                 except asyncio.IncompleteReadError:
                     raise self._lost(record, transport.cut_short(ref, sink)) from None
                 self._traffic.received(kind, record.peer, count)
+                await self._downloads.turn(record.peer, kind, len(chunk.data))
                 done = transport.absorb(record.peer, chunk, sink)
 
     @asynccontextmanager

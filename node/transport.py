@@ -17,8 +17,8 @@ from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_from_bytes, short
 from atoll.protocol.wire import messages_pb2 as wire
 
-CHUNK_BYTES, CHUNK_BYTES_MAX = 256 << 10, 1 << 20
-"""Of a chunk where the caller wishes for no other size, and of the largest that is sent or read."""
+CHUNK_BYTES_MIN, CHUNK_BYTES, CHUNK_BYTES_MAX = 8 << 10, 256 << 10, 1 << 20
+"""Of the smallest chunk that a caller may wish for, of one where it has no wish, and of the largest."""
 MESSAGE_BYTES_MAX = ENVELOPE_BYTES_MAX + (64 << 10)
 """No message of either transport is larger: an envelope or a chunk, and what surrounds it."""
 
@@ -117,8 +117,10 @@ def refusal(reason: str) -> wire.Receipt:
     return wire.Receipt(accepted=False, reason=reason)
 
 
-def request_for(ref: BlobRef, sink: BlobSink, run_id: Digest, chunk_bytes: int = 0) -> wire.BlobRequest:
-    """Ask for what the sink does not have yet, in chunks of a size, or of the usual one."""
+def request_for(
+    ref: BlobRef, sink: BlobSink, run_id: Digest, chunk_bytes: int = CHUNK_BYTES
+) -> wire.BlobRequest:
+    """Ask for what the sink does not have yet, in chunks of a size."""
     return wire.BlobRequest(
         run_id=digest_bytes(run_id),
         digest=digest_bytes(ref.digest),
@@ -194,13 +196,15 @@ def read_chunk(raw: bytes) -> Piece | wire.Chunk:
     return wire.Chunk.FromString(raw)
 
 
-def chunks(blob: Blob, offset: int, size: int = 0) -> Iterator[Piece]:
+def chunks(blob: Blob, offset: int, size: int = CHUNK_BYTES, most: int = CHUNK_BYTES_MAX) -> Iterator[Piece]:
     """The rest of a blob from `offset`; the last chunk says that it is the last, also of an empty rest.
 
     `size` is what the caller wishes for. Each costs the same work on both sides, however large it is; but one
-    that takes longer than a stall to come looks like one, and only the caller sees how fast they come.
+    that takes longer than a stall to come looks like one, and only the caller sees how fast they come. `most`
+    is for who sends slowly of its own will.
     """
-    end, size = len(blob.view), min(max(size, CHUNK_BYTES), CHUNK_BYTES_MAX)
+    end, size = len(blob.view), max(size or CHUNK_BYTES, CHUNK_BYTES_MIN)
+    size = min(size, most, CHUNK_BYTES_MAX)
     while True:
         until = min(offset + size, end)
         yield Piece(blob.view[offset:until], until == end)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from atoll.node import transport
 from atoll.node.chunks import CHUNK_BYTES, digests_of
+from atoll.node.rate_limit import RateLimit
 from atoll.node.transport import Blob, Host
 from atoll.node.uplink import Uplink
 from atoll.protocol.ids import Digest, PeerId
@@ -30,11 +31,11 @@ _HASHING = ThreadPoolExecutor(1, "chunk-digests")
 class Uploads:
     """Shared by all servers of a peer. Blobs of one chunk are no burden: anybody gets them, at any time.
 
-    `uplink` is told of every byte that they send.
+    `uplink` is told of every byte that they send, and `limit` asked before.
     """
 
-    def __init__(self) -> None:
-        self.uplink = Uplink()
+    def __init__(self, limit: RateLimit | None = None) -> None:
+        self.uplink, self.limit = Uplink(), limit or RateLimit()
         self._pulls: Counter[PeerId] = Counter()
         self._lists: OrderedDict[Digest, asyncio.Future[bytes]] = OrderedDict()
 

@@ -23,8 +23,17 @@ FORBIDDEN_STDLIB = {
 LIBRARIES = {
     "protocol": {"blake3", "cryptography", "google"},
     "optim": {"blake3", "numba", "numpy", "torch"},
-    "workload": {"numpy", "torch", "transformers", "datasets", "tokenizers", "safetensors", "schedulefree"},
-    "simulator": {"numpy", "torch", "matplotlib", "safetensors", "tomli"},
+    "workload": {
+        "datasets",
+        "numpy",
+        "safetensors",
+        "schedulefree",
+        "tokenizers",
+        "tomli",
+        "torch",
+        "transformers",
+    },
+    "simulator": {"numpy", "torch", "matplotlib", "safetensors"},
 }
 SIBLINGS = {
     "protocol": set(),

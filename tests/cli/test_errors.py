@@ -90,6 +90,12 @@ def test_options_that_contradict_each_other(atoll: Atoll) -> None:
     atoll("join", str(INVITE), "--listen", "127.0.0.1:0", "--libp2p-only").refused(2, "--libp2p-only")
 
 
+@pytest.mark.parametrize("wrong", ["0.1", "-5", "nan", "1e9"])
+def test_a_limit_that_no_link_has(atoll: Atoll, wrong: str) -> None:
+    for option in ("--upload-mbit", "--download-mbit"):
+        atoll("join", str(INVITE), option, wrong).refused(2, option, "or 0 for no limit")
+
+
 @pytest.mark.parametrize("verb", [["status"], ["status", "--json"], ["status", "--watch"], ["stop"]])
 def test_no_daemon_is_unreachable(atoll: Atoll, tmp_path: Path, verb: list[str]) -> None:
     atoll(*verb).refused(4, "no daemon is running")

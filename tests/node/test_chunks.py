@@ -10,7 +10,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atoll.node.link import Link
-from atoll.node.transport import CHUNK_BYTES, CHUNK_BYTES_MAX, Blob, Piece, chunks, read_chunk
+from atoll.node.transport import (
+    CHUNK_BYTES,
+    CHUNK_BYTES_MAX,
+    CHUNK_BYTES_MIN,
+    Blob,
+    Piece,
+    chunks,
+    read_chunk,
+)
 from atoll.protocol.envelope import Record
 from atoll.protocol.ids import Digest
 from atoll.protocol.keys import Key
@@ -63,7 +71,8 @@ def test_the_pieces_of_a_blob_are_views_of_it() -> None:
     ("wished", "size"),
     [
         (0, CHUNK_BYTES),
-        (1, CHUNK_BYTES),
+        (1, CHUNK_BYTES_MIN),
+        (20_000, 20_000),
         (300_000, 300_000),
         (CHUNK_BYTES_MAX, CHUNK_BYTES_MAX),
         (1 << 31, CHUNK_BYTES_MAX),
@@ -78,10 +87,10 @@ def test_chunks_are_as_large_as_the_caller_wishes_within_bounds(wished: int, siz
 
 def test_a_link_wishes_for_chunks_that_come_soon_at_the_pace_of_the_last_stream() -> None:
     link = Link(Record(Digest("0" * 64), Key.generate().peer, 1, ("127.0.0.1:1",), None))
-    assert link.chunk_bytes == 0
+    assert link.chunk_bytes == CHUNK_BYTES
     link.carried(50_000_000, 0.5)
     assert link.chunk_bytes == CHUNK_BYTES_MAX
     link.carried(1000, 10.0)  # too little to tell
     assert link.chunk_bytes == CHUNK_BYTES_MAX
     link.carried(1_000_000, 8.0)
-    assert link.chunk_bytes == 6250
+    assert link.chunk_bytes == CHUNK_BYTES

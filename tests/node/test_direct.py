@@ -21,6 +21,7 @@ from atoll.node.addresses import split_address
 from atoll.node.direct import Direct, DirectServer
 from atoll.node.identity import CERTIFICATE_NAME, Identity, load_or_create
 from atoll.node.link import SESSION_KEY, fetch_certificate
+from atoll.node.rate_limit import RateLimit
 from atoll.node.rpc.peer_pb2_grpc import PeerStub
 from atoll.node.sessions import NONCE_S, SESSION_S, UNKNOWN, Doorkeeper, answer
 from atoll.node.traffic import Traffic
@@ -40,7 +41,7 @@ class DirectWires:
 
     @asynccontextmanager
     async def serving(self, identity: Identity, island: Island, traffic: Traffic) -> AsyncIterator[Record]:
-        server = DirectServer(identity, RUN, island, traffic)
+        server = DirectServer(identity, RUN, island, traffic, island.uploads)
         port = await server.start(self.listen)
         try:
             yield Record(RUN, identity.peer, 1, (f"127.0.0.1:{port}",), identity.certificate)
@@ -48,8 +49,10 @@ class DirectWires:
             await server.stop(0)
 
     @asynccontextmanager
-    async def calling(self, identity: Identity, traffic: Traffic) -> AsyncIterator[Direct]:
-        way = Direct(identity.key, RUN, traffic)
+    async def calling(
+        self, identity: Identity, traffic: Traffic, downloads: RateLimit | None = None
+    ) -> AsyncIterator[Direct]:
+        way = Direct(identity.key, RUN, traffic, downloads)
         try:
             yield way
         finally:

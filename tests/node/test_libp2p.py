@@ -17,6 +17,7 @@ from transport_contract import Contract, Island, ProcessContract, noise, run, wo
 from atoll.node.dht import DhtConfig, Libp2p
 from atoll.node.identity import Identity, load_or_create
 from atoll.node.p2pd import P2pd
+from atoll.node.rate_limit import RateLimit
 from atoll.node.streams import Streams, StreamServer, _protocol
 from atoll.node.traffic import Traffic
 from atoll.node.transport import MESSAGE_BYTES_MAX, PULLS_PER_PEER, BootstrapFailed, Refused, Unreachable
@@ -44,13 +45,15 @@ class Libp2pWires:
     @asynccontextmanager
     async def serving(self, identity: Identity, island: Island, traffic: Traffic) -> AsyncIterator[Record]:
         async with self.libp2p(identity) as libp2p:
-            await StreamServer(libp2p, RUN, island, traffic).start()
+            await StreamServer(libp2p, RUN, island, traffic, island.uploads).start()
             yield Record(RUN, identity.peer, 1, multiaddrs=await libp2p.multiaddrs())
 
     @asynccontextmanager
-    async def calling(self, identity: Identity, traffic: Traffic) -> AsyncIterator[Streams]:
+    async def calling(
+        self, identity: Identity, traffic: Traffic, downloads: RateLimit | None = None
+    ) -> AsyncIterator[Streams]:
         async with Libp2pWires().libp2p(identity) as libp2p:
-            yield Streams(libp2p, RUN, traffic)
+            yield Streams(libp2p, RUN, traffic, downloads)
 
 
 class TestContract(Contract):

@@ -21,10 +21,12 @@ from atoll.node import transport
 from atoll.node.blobs import BlobStore, Fetcher, Sink
 from atoll.node.chunks import digests_of
 from atoll.node.identity import Identity, load_or_create
+from atoll.node.rate_limit import BURST_S, RateLimit
 from atoll.node.router import Router
 from atoll.node.state_fetch import ListSink, RangeSink
 from atoll.node.traffic import Traffic
 from atoll.node.transport import Blob, Refused, Transport, Unreachable
+from atoll.node.uploads import Uploads
 from atoll.protocol.envelope import ENVELOPE_BYTES_MAX, Record, open_envelope, seal
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, digest_of
@@ -49,6 +51,7 @@ class Island:
     store: BlobStore = field(default_factory=lambda: BlobStore(256 * MIB))
     taken: list[bytes] = field(default_factory=list)
     says: str = ""
+    uploads: Uploads = field(default_factory=Uploads)
 
     async def deliver(self, envelope: wire.Envelope) -> wire.Receipt:
         _, body = open_envelope(envelope, RUN)
@@ -71,6 +74,7 @@ class World:
     caller: Identity
     transport: Transport
     traffic: Traffic
+    downloads: RateLimit
     store: BlobStore = field(default_factory=lambda: BlobStore(256 * MIB))
 
     def sink(self, ref: BlobRef) -> Sink:
@@ -93,19 +97,19 @@ class Wires(Protocol):
     name: str
 
     def serving(self, identity: Identity, island: Island, traffic: Traffic) -> Any: ...
-    def calling(self, identity: Identity, traffic: Traffic) -> Any: ...
+    def calling(self, identity: Identity, traffic: Traffic, downloads: RateLimit = ...) -> Any: ...
 
 
 @asynccontextmanager
 async def world(wires: Wires, folder: Path) -> AsyncIterator[World]:
-    island, there, here = Island(), Traffic(), Traffic()
+    island, there, here, downloads = Island(), Traffic(), Traffic(), RateLimit()
     server, caller = load_or_create(folder / "server"), load_or_create(folder / "caller")
     async with AsyncExitStack() as stack:
         record, way = await asyncio.gather(
             stack.enter_async_context(wires.serving(server, island, there)),
-            stack.enter_async_context(wires.calling(caller, here)),
+            stack.enter_async_context(wires.calling(caller, here, downloads)),
         )
-        yield World(island, record, there, caller, way, here)
+        yield World(island, record, there, caller, way, here, downloads)
 
 
 @asynccontextmanager
@@ -268,6 +272,21 @@ class Contract:
 
         run(story())
 
+    @pytest.mark.parametrize("side", ["upload", "download"])
+    def test_keeps_to_a_limit(self, tmp_path: Path, side: str) -> None:
+        """A blob of half a second takes no less; a slow reader is not taken for one that is gone."""
+
+        async def story() -> None:
+            async with world(self.wires, tmp_path) as w:
+                limit = w.island.uploads.limit if side == "upload" else w.downloads
+                limit.bytes_per_s = 2 * MIB
+                begun_s = time.monotonic()
+                refs = [w.island.store.put(noise(MIB // 2, n), round=1, kind="state") for n in (1, 2)]
+                assert await asyncio.gather(*map(w.pull, refs)) == [noise(MIB // 2, 1), noise(MIB // 2, 2)]
+                assert time.monotonic() - begun_s > 0.5 - 2 * BURST_S
+
+        run(story())
+
     def test_counts_what_it_carries_on_both_sides(self, tmp_path: Path) -> None:
         async def story() -> None:
             async with world(self.wires, tmp_path) as w:
@@ -336,7 +355,7 @@ class Contract:
     def test_a_wrong_stream_is_never_a_blob(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
     ) -> None:
-        def chunks(blob: Blob, offset: int, size: int = 0) -> Iterator[wire.Chunk]:
+        def chunks(blob: Blob, offset: int, size: int, most: int) -> Iterator[wire.Chunk]:
             whole = bytes(blob.view)
             yield wire.Chunk(data=whole[:1000])
             if wrong == "last too early":
