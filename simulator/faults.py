@@ -134,14 +134,16 @@ class Faults:
     def spares(self, gone: Collection[PeerId]) -> int:
         """How many more members may be lost for good so that, whoever votes, a majority of them remains.
 
-        Of all members, or of those alive: the dead may be no members any more by then.
+        Of all members, or of those alive: the dead may be no members any more by then. A liar may be silent
+        to some for ever, so it is as good as lost.
         """
         world = self.world
+        lost = {*gone, *(liar.id for liar in world.liars)}
         members = [member.peer for member in world.members(world.height + 1)]
         alive = [peer for peer in members if world.hosts[peer].alive]
         genesis = world.signed.genesis
         return min(
-            count - genesis.needed(count) - sum(peer in gone for peer in some)
+            count - genesis.needed(count) - sum(peer in lost for peer in some)
             for some in (members, alive)
             for count in (min(len(some), genesis.voters_max),)
         )
