@@ -1,7 +1,8 @@
 """The leader's part in a sparse exchange: it fetches the contributions themselves, and those are the update.
 
 No part has an owner, and nothing is summed before the commit: each contributor owns the one blob that is its
-contribution. What has arrived when the time is over fixes the contributor set.
+contribution. What has arrived when the time is over fixes the contributor set. The others fetch each blob
+from who made it, or from the leader if that is sooner.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from dataclasses import dataclass, field
 from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.leading import Exchange, Leading
 from atoll.protocol.reasons import NOT_IN_TIME
+from atoll.protocol.shares import relayed
 
 
 @dataclass(slots=True)
 class Collecting:
     """What `lead` wants of whom. `impatient` once the time for it is over."""
 
+    me: PeerId
     lead: Leading
     exchange: Exchange
     wanted: dict[PeerId, BlobRef]
@@ -43,9 +46,13 @@ class Collecting:
         kept = tuple(c for c in self.exchange.participants if c.peer not in missing)
         self.exchange.cut, self.exchange.owners = kept, [c.peer for c in kept]
         self.exchange.reduced = {place: self.wanted[c.peer] for place, c in enumerate(kept)}
+        uplinks = {c.peer: self.lead.offers[c.peer].uplink for c in kept}
+        spared = relayed(self.me, self.exchange.owners, uplinks, len(self.lead.terms.members) - 2)
+        if spared:
+            self.exchange.relays = tuple(self.me if c.peer in spared else c.peer for c in kept)
 
 
-def collecting(lead: Leading) -> Collecting:
+def collecting(me: PeerId, lead: Leading) -> Collecting:
     """Begin with the offers that are here; the same bytes count for who offered them first."""
     wanted: dict[PeerId, BlobRef] = {}
     known: set[Digest] = set()
@@ -58,4 +65,4 @@ def collecting(lead: Leading) -> Collecting:
             wanted[peer] = ref
     participants = tuple(lead.weigh(peer, lead.offers[peer]) for peer in sorted(wanted))
     lead.exchange = Exchange(participants, owners=[])
-    return Collecting(lead, lead.exchange, wanted)
+    return Collecting(me, lead, lead.exchange, wanted)

@@ -83,12 +83,14 @@ class Exchange:
     """A plan in execution. Parts move to other owners, and the cut shrinks, with a growing revision.
 
     `named` is the name of its plan, of replicas. `owners`, `held` and `reduced` are by place: place p is part
-    p, and where each part has two owners, place parts + p is the second one's. `complaints` says which owners
-    miss whose contribution, and `barred` who gave a sum of a part that another one contradicts.
+    p, and where each part has two owners, place parts + p is the second one's. `relays` give the blobs in
+    the owners' place where uplinks are slow. `complaints` says which owners miss whose contribution, and
+    `barred` who gave a sum of a part that another one contradicts.
     """
 
     participants: tuple[Contributor, ...]
     owners: list[PeerId]
+    relays: tuple[PeerId, ...] = ()
     revision: int = 1
     named: bytes = b""
     held: dict[int, frozenset[PeerId]] = field(default_factory=dict)
@@ -202,7 +204,7 @@ class Leading:
         able = [peer for peer in taken if peer not in self.gone] or taken
         owners = self.terms.owners(able, self.view, uplinks)
         named = name_of(participants) if self.terms.replicated else b""
-        self.exchange = Exchange(participants, owners, revision, named)
+        self.exchange = Exchange(participants, owners, revision=revision, named=named)
         return self._plans(set(self.exchange.owners))
 
     @property
@@ -483,7 +485,7 @@ class Leading:
         assert body is not None
         exchange = self.exchange
         if exchange is not None and body.kind is Kind.UPDATE:
-            holders, by_part = tuple(exchange.owners), True
+            holders, by_part = (*exchange.relays, *exchange.owners), True
         else:
             accepted = sorted(p for p, promise in self.promises.items() if promise and promise[1] == body)
             agreed = self.justification.certificate if self.justification is not None else ()

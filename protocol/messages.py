@@ -120,7 +120,8 @@ class Summed:
 class Propose:
     """Leader to members: vote for this body once you hold its blobs.
 
-    `holders` have them: all of them, or, `by_part`, each the blob of its place.
+    `holders` have them: all of them, or, `by_part`, each the blob of its place; those of all places may be
+    followed by second ones.
     """
 
     round: int

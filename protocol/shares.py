@@ -1,13 +1,14 @@
 """Who owns how much of an update: by what their uplinks carry, so that all are done at about the same time.
 
 An owner sends the mean of its parts to everybody, and its contribution to the other owners: 2 (P - 1) / P of
-a payload each among P equals. One that owns nothing sends its contribution only.
+a payload each among P equals. One that owns nothing sends its contribution only. In a sparse exchange, where
+nobody owns anything, a slow uplink sends its contribution once, and the leader passes it on.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from atoll.protocol.ids import PeerId
 
@@ -30,6 +31,24 @@ def shared_out(parts: int, order: Sequence[PeerId], uplinks: Mapping[PeerId, int
         owned[owner] += 1
         owners.append(owner)
     return owners
+
+
+def relayed(
+    leader: PeerId, contributors: Collection[PeerId], uplinks: Mapping[PeerId, int], copies: int
+) -> set[PeerId]:
+    """Whose contributions the leader of a sparse exchange gives to others, as it has them all.
+
+    `copies` of each are still wanted. A slow uplink is spared all of them if the leader, beside its own, is
+    done with them sooner: so nobody waits longer than without, and the slowest no longer sets the pace.
+    """
+    speeds = _speeds(tuple(dict.fromkeys((*contributors, leader))), uplinks)
+    load, taken = copies + 1 if leader in contributors else 0, set()
+    for peer in sorted(set(contributors) - {leader}, key=lambda peer: (speeds[peer], peer)):
+        if (load + copies) * speeds[peer] >= copies * speeds[leader]:
+            break
+        taken.add(peer)
+        load += copies
+    return taken
 
 
 def _speeds(order: Sequence[PeerId], uplinks: Mapping[PeerId, int]) -> dict[PeerId, int]:

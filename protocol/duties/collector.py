@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def begin(peer: Peer, lead: Leading) -> None:
     """Collect instead of planning; who gives nothing for a quarter of a deadline is left out."""
-    peer.collecting = collecting(lead)
+    peer.collecting = collecting(peer.me, lead)
     peer.timer("collect", peer.terms.deadline_ms // 4)
     react(peer)
 

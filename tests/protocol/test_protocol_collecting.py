@@ -29,7 +29,7 @@ def begin(**labels: str) -> tuple[Leading, Collecting]:
     lead = Leading(GIVEN, 0, 1000)
     for name, label in labels.items():
         lead.offer(peer(name), Offer(1, 0, ANCHOR, 1000, 10, (blob(label),)), 2000)
-    return lead, collecting(lead)
+    return lead, collecting(W1, lead)
 
 
 def test_it_fetches_what_is_not_here() -> None:
@@ -50,6 +50,19 @@ def test_all_that_arrived_is_the_update_in_the_order_of_peers() -> None:
     lead.body = body
     ((_, propose),) = lead.propose(GIVEN.voters)
     assert (propose.holders, propose.by_part) == (tuple(c.peer for c in body.contributors), True)  # type: ignore[union-attr]
+
+
+def test_others_get_from_the_leader_what_a_slow_uplink_sent_it() -> None:
+    lead = Leading(GIVEN, 0, 1000)
+    for name, label, uplink in (("w1", "a", 100), ("w2", "b", 10), ("w3", "c", 100)):
+        lead.offer(peer(name), Offer(1, 0, ANCHOR, 1000, 10, (blob(label),), uplink=uplink), 2000)
+    mine = collecting(W1, lead)
+    mine.cut({blob(name).digest for name in "abc"}, GIVEN.quorum)
+    lead.body = lead.make_body(Kind.UPDATE, ANCHOR, Presence(GIVEN.voters), {})
+    ((_, propose),) = lead.propose(GIVEN.voters)
+    order = [c.peer for c in lead.body.contributors]
+    given = [W1 if who == W2 else who for who in order]
+    assert list(propose.holders) == [*given, *order]  # type: ignore[union-attr]
 
 
 def test_a_late_one_is_waited_for_until_the_time_is_over() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from protocol_samples import peer
 
 from atoll.protocol.ids import PeerId
-from atoll.protocol.shares import shared_out
+from atoll.protocol.shares import _speeds, relayed, shared_out
 
 A, B, C, D = map(peer, "abcd")
 
@@ -71,3 +71,33 @@ def test_everything_is_owned_and_more_speed_is_never_less_to_own(
     for slow in known:
         for fast in known:
             assert uplinks[slow] >= uplinks[fast] or owned[slow] <= owned[fast] + 1
+
+
+def test_the_leader_passes_on_what_a_slow_uplink_sent_once() -> None:
+    assert relayed(A, [A, B, C, D], {A: 100, B: 100, C: 100, D: 10}, 3) == {D}
+    assert relayed(A, [A, B, C, D], {A: 100, B: 90, C: 100, D: 60}, 3) == set()
+    assert relayed(A, [A, B, C, D], {}, 3) == set()
+    assert relayed(D, [A, B, C, D], {A: 100, B: 100, C: 100, D: 10}, 3) == set()
+
+
+def test_a_witness_that_leads_has_more_room() -> None:
+    rates = {A: 100, B: 100, C: 30, D: 20}
+    assert relayed(A, [A, B, C, D], rates, 3) == {D}
+    assert relayed(peer("witness"), [A, B, C, D], rates, 3) == {C, D}
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=12), st.integers(0, 12), st.integers(0, 20))
+def test_passing_on_makes_nobody_slower(rates: list[int], led_by: int, more: int) -> None:
+    """By the speeds that count: one that is unknown, or half of the usual one, is the usual one."""
+    peers = [peer(f"w{place}") for place in range(len(rates))]
+    leader = peers[led_by] if led_by < len(peers) else peer("witness")
+    copies = len(peers) + more
+    spared = relayed(leader, peers, dict(zip(peers, rates, strict=True)), copies)
+    speeds = _speeds([*dict.fromkeys((*peers, leader))], dict(zip(peers, rates, strict=True)))
+    own = (copies + 1) * (leader in peers)
+    before = [copies / speeds[p] for p in peers if p != leader]
+    after = [copies / speeds[p] for p in peers if p != leader and p not in spared]
+    assert leader not in spared
+    assert max([own / speeds[leader], *before]) >= max(
+        [(own + copies * len(spared)) / speeds[leader], *after]
+    )
