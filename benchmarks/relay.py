@@ -2,10 +2,11 @@
 
     sudo python benchmarks/relay.py --json
 
-Contributions are the update itself, so everybody needs all of them. Until a node has measured its uplink nobody
-knows that it is slow, and all fetch from it: those are the rounds "apart", and those that it leads itself. In the
-others the leader takes its contribution once and passes it on. The bound is what must leave the slow uplink,
-once, at its rate. Real nodes on shaped links (root, see tests/netlab), drawn vectors in the trainers' place.
+Contributions are the update itself, so everybody needs all of them. Until a node has measured its uplink
+nobody knows that it is slow, and all fetch from it: those are the rounds "apart", and those that it leads
+itself. In the others the leader takes its contribution once and passes it on. The bound is what must leave
+the slow uplink, once, at its rate. Real nodes on shaped links (root, see tests/netlab), drawn vectors in the
+trainers' place.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _publish(asked: Asked, folder: Path) -> Path:
 
 
 def _round(workers: list[Peer], round_: int, lab: Lab) -> dict[str, float]:
-    """Let all hand over; how long until the last one has the new state, and what the slow one sent meanwhile."""
+    """Let all hand over: how long until the last one has the new state, and what the slow one sent."""
     before = lab.counted()[name_of(len(workers) - 1)].sent
     begun_s = time.monotonic()
     for worker in workers:
