@@ -63,7 +63,7 @@ class Setting:
 
     Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule. `mode` is
     one of MODES, or empty: then the seed chooses. So it does where `voters` (how many vote at most) or
-    `snapshots` (every how many rounds there is one) are 0. Of the workers, `liars` lie: how is in `liars.py`,
+    `snapshots` (every how many rounds there is one) are 0. Of the workers, `liars` lie: how is in `lies/`,
     and `lies` chooses among the kinds. `retry_ms`, `work` and `replicas` are the rules of those
     names; replicas exchange densely and in whole models only.
     """

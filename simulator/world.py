@@ -17,7 +17,8 @@ from atoll.simulator.clock import Clock
 from atoll.simulator.content import Contribution
 from atoll.simulator.history import History
 from atoll.simulator.host import Host
-from atoll.simulator.liars import Liar, kinds_of
+from atoll.simulator.liars import Liar
+from atoll.simulator.lies import kinds_of
 from atoll.simulator.links import Cut, Links
 from atoll.simulator.operator import Operator
 from atoll.simulator.setting import AUTHORITY, Setting, manifest_of

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from atoll.protocol.errors import ConfigError
-from atoll.simulator.liars import LIES
+from atoll.simulator.lies import LIES
 from atoll.simulator.run import replay, run_network, trial
 from atoll.simulator.setting import setting
 
