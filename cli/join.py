@@ -33,6 +33,9 @@ def join(
     ] = "/ip4/0.0.0.0/tcp/0",
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads of the trainer.")] = 1,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.CPU,
+    effort: Annotated[
+        float, typer.Option(help="Share of the time to train, 0.05 to 1; the machine rests for the other.")
+    ] = 1.0,
     data: Annotated[
         str, typer.Option(metavar="text:GLOB", help="Train on these files instead of the run's data.")
     ] = "",
@@ -51,12 +54,15 @@ def join(
     `atoll stop` end it, `atoll status` tells what it does.
     """
     from atoll.cli import daemon, keys, logs
+    from atoll.node.effort import EFFORT_MIN
     from atoll.protocol.invite import check_expiry, parse_invite
 
     asked = parse_invite(invite)
     check_expiry(asked, time.time())
     if libp2p_only and listen is not None:
         raise ConfigError("--listen and --libp2p-only contradict each other", right="one of them")
+    if not EFFORT_MIN <= effort <= 1:
+        raise ConfigError(f"{effort:g}", "--effort", f"a share of the time, {EFFORT_MIN:g} to 1")
     _check_data(data)
     _check_device(device)
     state_dir = (state or places.of_run(asked.run_id)).absolute()
@@ -72,6 +78,7 @@ def join(
         secret=asked.secret,
         threads=threads,
         device=device.value,
+        effort=effort,
         data=data,
         metrics=metrics,
         upload_bytes_per_s=_bytes_per_s("--upload-mbit", upload_mbit),

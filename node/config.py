@@ -25,6 +25,7 @@ class NodeConfig:
     secret: bytes = b""
     threads: int = 1
     device: str = "cpu"
+    effort: float = 1.0
     data: str = ""
     evaluate_windows: int = 0
     linger_s: float = 600.0

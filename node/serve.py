@@ -160,6 +160,7 @@ async def _start_workers(
         run_seed=hashlib.sha256(signed.run_id.encode()).digest(),
         threads=config.threads,
         device=config.device,
+        effort=config.effort,
         log=config.state_dir / "trainer.log",
         fragments=manifest.rounds.fragments,
         partition=manifest.rounds.partition,

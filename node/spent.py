@@ -9,7 +9,7 @@ from typing import Literal
 
 WINDOW_S, SAMPLE_S = 300.0, 5.0
 
-Kind = Literal["steps_s", "merge_s", "hand_over_s", "save_s", "wait_s", "other_s"]
+Kind = Literal["steps_s", "merge_s", "hand_over_s", "save_s", "rest_s", "wait_s", "other_s"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +17,15 @@ class Spent:
     """The seconds of a trainer up to `at_s`, on the machine's monotonic clock; every second is of one kind.
 
     Inner steps, with their data and the report of each; taking in anchors; handing a pseudo-gradient over;
-    copying the inner optimiser's state to save it; waiting for the daemon; and what is left, such as loading
-    and checks.
+    copying the inner optimiser's state to save it; resting, where the volunteer gives only a share of the
+    time; waiting for the daemon; and what is left, such as loading and checks.
     """
 
     steps_s: float = 0.0
     merge_s: float = 0.0
     hand_over_s: float = 0.0
     save_s: float = 0.0
+    rest_s: float = 0.0
     wait_s: float = 0.0
     other_s: float = 0.0
     at_s: float = 0.0

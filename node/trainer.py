@@ -68,7 +68,8 @@ class TrainResult:
 class TrainerConfig:
     """What a trainer needs: the manifest's three sections, the run's seed, and this machine's part.
 
-    `log` is the file that the process's stderr is appended to; without one it shares the daemon's.
+    `effort` is the share of the time that it trains. `log` is the file that the process's stderr is appended
+    to; without one it shares the daemon's.
     """
 
     model: Mapping[str, Any]
@@ -77,6 +78,7 @@ class TrainerConfig:
     run_seed: bytes
     threads: int = 1
     device: str = "cpu"
+    effort: float = 1.0
     log: Path | None = None
     fragments: int = 1
     partition: str = "balanced"
@@ -266,6 +268,7 @@ def _opening(config: TrainerConfig) -> Message:
         "run_seed": config.run_seed.hex(),
         "threads": config.threads,
         "device": config.device,
+        "effort": config.effort,
         "fragments": config.fragments,
         "partition": config.partition,
         "mixing": config.mixing,

@@ -33,6 +33,7 @@ from typing import Any
 import torch
 
 from atoll.node.arrangement import arranged
+from atoll.node.effort import Effort
 from atoll.node.local_model import LocalModel
 from atoll.node.shared_round import SharedRound
 from atoll.node.spent import Kind, Stopwatch
@@ -127,7 +128,7 @@ class Worker:
         self._model.to(device)
         self._loop = InnerLoop(self._model, self._corpus, inner, bytes.fromhex(start["run_seed"]))
         self._step_tokens = inner.batch_sequences * data.sequence_tokens
-        self._watch = watch
+        self._watch, self._effort = watch, Effort(start["effort"])
 
     def facts(self) -> Message:
         return {
@@ -150,7 +151,7 @@ class Worker:
         Where the anchor of a fragment moves meanwhile, the model takes it in after the step in progress.
         """
         fragment, wanted = round.pop("fragment"), round.pop("steps")
-        started, watch = time.monotonic(), self._watch
+        started, watch, effort = time.monotonic(), self._watch, self._effort
         self._local.begin(round.pop("fresh"))
         watch.lap("merge_s")
         between: Kind = "other_s"
@@ -158,13 +159,20 @@ class Worker:
         def progress(step: int, loss: float) -> None:
             nonlocal between
             watch.lap("steps_s")
+            effort.end()
             between = "steps_s"
             rate = step * self._step_tokens / max(time.monotonic() - started, 1e-9)
             report({"round": round["round"], "step": step, "loss": loss, "tokens_per_s": rate})
 
+        def ends() -> bool:
+            return self._local.waits or should_stop()
+
         def pause() -> bool:
             watch.lap(between)
-            return self._local.waits or should_stop()
+            effort.rest(ends)
+            watch.lap("rest_s")
+            effort.begin()
+            return ends()
 
         train = self._loop.train
         result = train(**round, steps=wanted, should_stop=pause, progress=progress)

@@ -90,6 +90,11 @@ def test_options_that_contradict_each_other(atoll: Atoll) -> None:
     atoll("join", str(INVITE), "--listen", "127.0.0.1:0", "--libp2p-only").refused(2, "--libp2p-only")
 
 
+@pytest.mark.parametrize("wrong", ["0", "1.5", "nan"])
+def test_an_effort_that_is_no_share(atoll: Atoll, wrong: str) -> None:
+    atoll("join", str(INVITE), "--effort", wrong).refused(2, "--effort", "0.05 to 1")
+
+
 @pytest.mark.parametrize("wrong", ["0.1", "-5", "nan", "1e9"])
 def test_a_limit_that_no_link_has(atoll: Atoll, wrong: str) -> None:
     for option in ("--upload-mbit", "--download-mbit"):

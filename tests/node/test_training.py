@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from test_trainer import CONFIG
 
 from atoll.node.shared_round import SharedRound
+from atoll.node.spent import Kind
 from atoll.node.training import Training
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
@@ -95,6 +96,7 @@ def test_a_rest_ends_the_round_and_lets_none_begin() -> None:
 
 
 STEPS = 12
+KINDS = get_args(Kind)
 PIECES = (slice(0, 10_000), slice(10_000, None))
 
 
@@ -108,7 +110,9 @@ class Stream(Side):
         self.numbers.anchor.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
         self.numbers.fragments, self.numbers.pieces = 2, tuple(slice(*p.indices(numel)[:2]) for p in PIECES)
         self.numbers.encode = lambda round_, delta, parts: [delta.numpy().tobytes()]
-        self.training = Training(replace(CONFIG, fragments=2), self.numbers, self.worker, self.take)
+        self.training = Training(
+            replace(CONFIG, fragments=2, effort=0.5), self.numbers, self.worker, self.take
+        )
 
     def take(self, event: e.Event) -> None:
         self.events.append(event)
@@ -147,8 +151,11 @@ def streamed(rounds: int, story: Callable[[Stream], Any], inner: Path | None = N
     return stream
 
 
-def test_the_next_round_is_ordered_before_this_one_is_done() -> None:
+def test_the_next_round_is_ordered_before_this_one_is_done(tmp_path: Path) -> None:
+    """And each second of the three rounds is counted by what it was spent on."""
+
     async def story(stream: Stream) -> None:
+        before = stream.training.spent
         await until(lambda: stream.trained(1))
         assert max(stream.steps_of(1)) < STEPS, "announced before its end"
         await until(lambda: len(stream.orders) == 2)
@@ -160,8 +167,14 @@ def test_the_next_round_is_ordered_before_this_one_is_done() -> None:
         assert payload == trainer.shared.delta[stream.numbers.pieces[1]].numpy().tobytes()
         assert any(payload)
         await until(lambda: stream.steps_of(3) and max(stream.steps_of(3)) == STEPS)
+        await until(lambda: (tmp_path / "inner").exists())
+        spent = stream.training.spent
+        gone = {kind: getattr(spent, kind) - getattr(before, kind) for kind in KINDS}
+        assert abs(sum(gone.values()) - (spent.at_s - before.at_s)) < 1e-3
+        assert min(gone["steps_s"], gone["hand_over_s"], gone["save_s"]) > 0
+        assert gone["rest_s"] > 0.6 * gone["steps_s"], "as long as it trained, at half of its effort"
 
-    stream = streamed(3, story)
+    stream = streamed(3, story, tmp_path / "inner")
     assert stream.orders == [(1, True), (2, False), (3, False)]
     for round_ in (1, 2, 3):
         assert stream.steps_of(round_) == list(range(1, STEPS + 1))
@@ -189,17 +202,3 @@ def test_what_was_ordered_ahead_is_void_if_the_state_is_replaced() -> None:
         await until(lambda: stream.trained(2))
 
     assert streamed(2, story).orders == [(1, True), (2, False), (2, True)]
-
-
-def test_seconds_are_counted_by_what_they_were_spent_on(tmp_path: Path) -> None:
-    async def story(stream: Stream) -> None:
-        before = stream.training.spent
-        await until(lambda: stream.steps_of(3) and max(stream.steps_of(3)) == STEPS)
-        await until(lambda: (tmp_path / "inner").exists())
-        after = stream.training.spent
-        kinds = ("steps_s", "merge_s", "hand_over_s", "save_s", "wait_s", "other_s")
-        gone = {kind: getattr(after, kind) - getattr(before, kind) for kind in kinds}
-        assert abs(sum(gone.values()) - (after.at_s - before.at_s)) < 1e-3
-        assert min(gone["steps_s"], gone["hand_over_s"], gone["save_s"]) > 0
-
-    streamed(3, story, tmp_path / "inner")

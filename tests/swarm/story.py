@@ -13,8 +13,10 @@ from atoll.cli.demo.swarm import Swarm
 from atoll.cli.main import app
 
 Status = dict[str, Any]
-DIRECT = ("--listen", "127.0.0.1:0")
-LIBP2P = ("--libp2p-only",)
+EFFORT = ("--effort", "0.2")
+"""Rounds of half a second would leave processes that start no processor on a small machine."""
+DIRECT = ("--listen", "127.0.0.1:0", *EFFORT)
+LIBP2P = ("--libp2p-only", *EFFORT)
 COORDINATOR = "coordinator"
 START_S, ROUND_S = 120.0, 60.0
 
