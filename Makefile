@@ -22,7 +22,7 @@ test: install
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not long" $(ARGS)
 
 test-long: install
-	$(BIN)/pytest -n 2 --dist load -m long $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile -m long $(ARGS)
 
 check: install
 	$(BIN)/ruff format --check .

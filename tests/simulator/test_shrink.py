@@ -29,6 +29,7 @@ def failing_trial(peers: int, rounds: int, faults: str) -> Outcome:
     return next(o for o in outcomes if "two histories" in (o.violation or "") and len(o.strikes) > 1)
 
 
+@pytest.mark.long
 def test_a_failure_shrinks_and_replays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

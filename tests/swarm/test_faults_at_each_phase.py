@@ -12,7 +12,7 @@ import pytest
 from faults import WORKERS, FaultSwarm, Outcome, Strike, fault_swarm, one_history, strike
 from story import wait_same
 
-pytestmark = [pytest.mark.swarm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.swarm, pytest.mark.long, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
