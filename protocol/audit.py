@@ -62,7 +62,7 @@ class AuditRules:
     targets: int = 8
     memory: int = 12
     """A reputation is the mean of so many judgements; later ones then count 1 / memory."""
-    floor: int = UNIT // 4
+    floor: int = UNIT * 3 // 10
     full: int = UNIT // 2
     trials: int = 3
     """Judgements that a joiner needs before it weighs anything."""
@@ -195,9 +195,11 @@ def judgements(scores: Sequence[Score], auditors: Sequence[PeerId]) -> dict[Peer
     """-UNIT to UNIT for each target that more than half of its auditors scored; none below TARGETS_MIN.
 
     What a target gains on its assigned steps beyond the control, as a share of the middle target's. So a free
-    rider is judged 0 on average, above or below by chance. Two things are judged -UNIT whatever the gain:
-    a replay that most of the panel saw differ, and a held-out loss that rises where the others' do not.
-    `scores` are without `objection`: one of each auditor and target.
+    rider is judged 0 on average, above or below by chance. A replay that most of the panel saw match is as good
+    as the middle target's gain, and the judgement is the mean of both: that speaks for members whose data are so
+    few that the control knows them. Two things are judged -UNIT whatever the gain: a replay that most of the
+    panel saw differ, and a held-out loss that rises where the others' do not. `scores` are without `objection`:
+    one of each auditor and target.
     """
     by_target: dict[PeerId, list[Score]] = {}
     for score in scores:
@@ -211,10 +213,16 @@ def judgements(scores: Sequence[Score], auditors: Sequence[PeerId]) -> dict[Peer
         return {}
     gains = {target: _middle(found, lambda s: s.assigned - s.control) for target, found in enough.items()}
     usual = _median(list(gains.values()))
-    bad = _harmful({t: _middle(found, lambda s: s.heldout) for t, found in enough.items()})
-    bad |= {target for target, found in enough.items() if _differs(found, auditors)}
-    judged = enough if usual > 0 else bad  # else the round tells nobody's work from chance
-    return {t: -UNIT if t in bad else max(-UNIT, min(UNIT, gains[t] * UNIT // usual)) for t in judged}
+    harmful = _harmful({t: _middle(found, lambda s: s.heldout) for t, found in enough.items()})
+    said = {}
+    for target, found in enough.items():
+        replay = _agreed(found, auditors)
+        if replay is Replay.DIFFERS or target in harmful:
+            said[target] = -UNIT
+        elif usual > 0:  # else this round's gains tell nobody's work from chance
+            share = max(-UNIT, min(UNIT, gains[target] * UNIT // usual))
+            said[target] = (share + UNIT) // 2 if replay is Replay.MATCH else share
+    return said
 
 
 def _harmful(falls: Mapping[PeerId, int]) -> set[PeerId]:
@@ -225,9 +233,10 @@ def _harmful(falls: Mapping[PeerId, int]) -> set[PeerId]:
     return {t for t, fall in falls.items() if fall < 0 and 1000 * (usual - fall) > MAD_THOUSANDTHS * spread}
 
 
-def _differs(scores: Sequence[Score], auditors: Sequence[PeerId]) -> bool:
-    """More than half of the panel, so that a few cannot say so of whom they like."""
-    return 2 * sum(score.replay is Replay.DIFFERS for score in scores) > len(auditors)
+def _agreed(scores: Sequence[Score], auditors: Sequence[PeerId]) -> Replay:
+    """What more than half of the panel saw, so that a few cannot say so of whom they like."""
+    seen = [score.replay for score in scores]
+    return next((r for r in (Replay.DIFFERS, Replay.MATCH) if 2 * seen.count(r) > len(auditors)), Replay.NOT_TRIED)
 
 
 def _middle(scores: Sequence[Score], of: Callable[[Score], int]) -> int:
