@@ -40,9 +40,9 @@ class Replay(enum.IntEnum):
 class Score:
     """What an auditor measured of a contribution, applied alone as an outer step: falls of loss, micro-nats.
 
-    `assigned` is the fall on steps that the target claims to have trained, `control` the fall on as many steps
-    of the same shard that nobody was dealt. Who trained on what it was assigned gains more there; who sends
-    anything else gains as much in both places, however good it is.
+    `assigned` is the fall on steps that the target claims to have trained, `control` the fall on as many
+    steps of the same shard that nobody was dealt. Who trained on what it was assigned gains more there; who
+    sends anything else gains as much in both places, however good it is.
     """
 
     auditor: PeerId
@@ -69,7 +69,9 @@ class AuditRules:
 
     def __post_init__(self) -> None:
         if not 3 <= self.auditors <= 64:
-            raise ConfigError(f"auditors = {self.auditors}", "audit", "3 to 64: one or two cannot be outvoted")
+            raise ConfigError(
+                f"auditors = {self.auditors}", "audit", "3 to 64: one or two cannot be outvoted"
+            )
         if not TARGETS_MIN <= self.targets <= 256:
             raise ConfigError(f"targets = {self.targets}", "audit", f"{TARGETS_MIN} to 256")
         if not 1 <= self.trials <= self.memory <= 1024:
@@ -137,11 +139,14 @@ def steps_drawn(parent: Digest, auditor: PeerId, target: PeerId, steps: int, cou
     return tuple(sorted(ranked[:count]))
 
 
-def replay_until(parent: Digest, target: PeerId, points: int) -> int:
-    """At which of its breakpoints, from 1, a target's work is compared: the first half of the time, the second
-    a quarter, and so on. So a replay takes two stretches on average, and no stretch is safe to leave out."""
+def stretches_drawn(parent: Digest, target: PeerId, stretches: int) -> int:
+    """How many stretches of a target's work are trained again before it is compared with what the target
+    committed to have had there: one half of the time, two a quarter, and so on.
+
+    So a replay takes two on average, and none is safe to leave out. The last ends in the contribution itself.
+    """
     drawn = int.from_bytes(digest_bytes(digest_of(f"replay {target} ".encode(), digest_bytes(parent))), "big")
-    return max(1, min(points, (drawn & -drawn).bit_length()))
+    return max(1, min(stretches, (drawn & -drawn).bit_length()))
 
 
 # ---- scores -------------------------------------------------------------------------------------
@@ -166,7 +171,11 @@ def score_message(place: Place, score: Score) -> bytes:
 
 
 def objection(
-    scores: Sequence[Score], place: Place, auditors: Collection[PeerId], drawn: Collection[PeerId], verify: Verify
+    scores: Sequence[Score],
+    place: Place,
+    auditors: Collection[PeerId],
+    drawn: Collection[PeerId],
+    verify: Verify,
 ) -> str | None:
     """Why these scores may not stand in a commit, or None. `place` is that of the commit they are about."""
     if [(s.target, s.auditor) for s in scores] != sorted({(s.target, s.auditor) for s in scores}):
@@ -195,11 +204,11 @@ def judgements(scores: Sequence[Score], auditors: Sequence[PeerId]) -> dict[Peer
     """-UNIT to UNIT for each target that more than half of its auditors scored; none below TARGETS_MIN.
 
     What a target gains on its assigned steps beyond the control, as a share of the middle target's. So a free
-    rider is judged 0 on average, above or below by chance. A replay that most of the panel saw match is as good
-    as the middle target's gain, and the judgement is the mean of both: that speaks for members whose data are so
-    few that the control knows them. Two things are judged -UNIT whatever the gain: a replay that most of the
-    panel saw differ, and a held-out loss that rises where the others' do not. `scores` are without `objection`:
-    one of each auditor and target.
+    rider is judged 0 on average, above or below by chance. A replay that most of the panel saw match is as
+    good as the middle target's gain, and the judgement is the mean of both: that speaks for members whose
+    data are so few that the control knows them. Two things are judged -UNIT whatever the gain: a replay that
+    most of the panel saw differ, and a held-out loss that rises where the others' falls. `scores` are without
+    `objection`: one of each auditor and target.
     """
     by_target: dict[PeerId, list[Score]] = {}
     for score in scores:
@@ -236,7 +245,9 @@ def _harmful(falls: Mapping[PeerId, int]) -> set[PeerId]:
 def _agreed(scores: Sequence[Score], auditors: Sequence[PeerId]) -> Replay:
     """What more than half of the panel saw, so that a few cannot say so of whom they like."""
     seen = [score.replay for score in scores]
-    return next((r for r in (Replay.DIFFERS, Replay.MATCH) if 2 * seen.count(r) > len(auditors)), Replay.NOT_TRIED)
+    return next(
+        (r for r in (Replay.DIFFERS, Replay.MATCH) if 2 * seen.count(r) > len(auditors)), Replay.NOT_TRIED
+    )
 
 
 def _middle(scores: Sequence[Score], of: Callable[[Score], int]) -> int:

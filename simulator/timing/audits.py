@@ -104,17 +104,35 @@ def _quarter(steps: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """How a run audits: the rules, at how many steps of a target each auditor looks, and whether and at how
-    many breakpoints it trains again."""
+    """How a run audits: the rules, at how many steps of a target each auditor looks, and how many steps are
+    between breakpoints to train to again; 0 if it does not."""
 
     rules: AuditRules = field(default_factory=AuditRules)
     steps: int = 4
-    points: int = 0
+    stretch: int = 0
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a round's commit took: `sent` from the anchor, [workers, NUMEL]; `places` are the targets'."""
+
+    round_: int
+    parent: Digest
+    anchor: Vector
+    sent: Stack
+    places: Sequence[int]
+
+    def clipped(self) -> Stack:
+        """The targets' contributions, no longer than the median of all: as the mean takes them."""
+        lengths = np.linalg.norm(self.sent, axis=1)
+        factors = np.minimum(1, np.median(lengths) / np.maximum(lengths, np.float32(1e-30)))
+        found: Stack = (self.sent * factors[:, None])[list(self.places)].astype(np.float32)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """The final held-out loss, None if it diverged; and each round's weight factors, 0..1, [rounds, workers]."""
+    """The final held-out loss, None if it diverged; and weight factors of 0..1, [rounds, workers]."""
 
     loss: float | None
     factors: Vector
@@ -198,51 +216,39 @@ class Run:
         parent = digest_of(f"{self.seed} {round_}".encode())
         drawn = audit.targets(parent, self.peers, self.known, how.rules)
         auditors = audit.panel(parent, self.peers, self.known, how.rules)
-        places = [self.peers.index(target) for target in drawn]
-        models = anchor - np.float32(OUTER_LR) * _clipped(sent, places)
-        begin = mean(self.learner.losses(anchor))
-        heldout = [audit.clamped(begin - mean(self.learner.losses(model))) for model in models]
-        replays = [self._replay(how, anchor, sent, round_, place, parent) for place in places]
+        taken = Taken(round_, parent, anchor, sent, [self.peers.index(target) for target in drawn])
+        models = anchor - np.float32(OUTER_LR) * taken.clipped()
+        before = mean(self.learner.losses(anchor))
+        heldout = [audit.clamped(before - mean(self.learner.losses(model))) for model in models]
+        replays = [self._replay(how, taken, place) for place in taken.places]
         scores = []
         for auditor in auditors:
-            assigned = self._falls(how, anchor, models, places, round_, parent, auditor)
-            control = self._falls(how, anchor, models, places, round_ + NOBODYS, parent, auditor)
+            assigned = self._falls(how, taken, models, auditor, round_)
+            control = self._falls(how, taken, models, auditor, round_ + NOBODYS)
             told = zip(drawn, heldout, assigned, control, replays, strict=True)
             scores += [self._said(Score(auditor, *each)) for each in told if each[0] != auditor]
-        known = audit.judged(self.known, audit.judgements(scores, auditors), round_, how.rules)
-        self.known = known
+        self.known = audit.judged(self.known, audit.judgements(scores, auditors), round_, how.rules)
 
-    def _falls(
-        self,
-        how: Audit,
-        anchor: Vector,
-        models: Stack,
-        places: Sequence[int],
-        round_: int,
-        parent: Digest,
-        auditor: PeerId,
-    ) -> list[int]:
+    def _falls(self, how: Audit, taken: Taken, models: Stack, auditor: PeerId, round_: int) -> list[int]:
         """How far each target's model is below the anchor, on the steps of a round that an auditor drew."""
+        steps = self.field.steps
         looked_at = {
-            Unit(place, round_, self.field.steps): audit.steps_drawn(
-                parent, auditor, self.peers[place], self.field.steps, how.steps
+            Unit(place, round_, steps): audit.steps_drawn(
+                taken.parent, auditor, self.peers[place], steps, how.steps
             )
-            for place in places
+            for place in taken.places
         }
-        before = self.learner.losses_on(np.repeat(anchor[None], len(models), 0), looked_at)
-        after = self.learner.losses_on(models, looked_at)
-        return [audit.clamped(float(fall)) for fall in before - after]
+        before = self.learner.losses_on(np.repeat(taken.anchor[None], len(models), 0), looked_at)
+        return [audit.clamped(float(fall)) for fall in before - self.learner.losses_on(models, looked_at)]
 
-    def _replay(
-        self, how: Audit, anchor: Vector, sent: Stack, round_: int, place: int, parent: Digest
-    ) -> Replay:
-        """Train to a breakpoint again, alone, and compare with what the target committed to have had there."""
-        if not how.points:
+    def _replay(self, how: Audit, taken: Taken, place: int) -> Replay:
+        """Train to a breakpoint again, alone, and compare with where the target committed to have been."""
+        if not how.stretch:
             return Replay.NOT_TRIED
-        steps = self.field.steps * audit.replay_until(parent, self.peers[place], how.points) // how.points
-        unit = Unit(place, round_, steps)
-        again = self.learner.deltas(anchor, [unit])[unit]
-        claimed = self._claimed(anchor, sent, unit)
+        stretches = audit.stretches_drawn(taken.parent, self.peers[place], self.field.steps // how.stretch)
+        unit = Unit(place, taken.round_, how.stretch * stretches)
+        again = self.learner.deltas(taken.anchor, [unit])[unit]
+        claimed = self._claimed(taken.anchor, taken.sent, unit)
         near = np.linalg.norm(claimed - again) <= DIFFERENCE_MAX * np.linalg.norm(again)
         return Replay.MATCH if near else Replay.DIFFERS
 
@@ -263,11 +269,3 @@ class Run:
         best = audit.CHANGE_MAX if good else -audit.CHANGE_MAX
         replay = Replay.MATCH if good else Replay.DIFFERS
         return replace(score, heldout=best, assigned=best, control=-best, replay=replay)
-
-
-def _clipped(sent: Stack, places: Sequence[int]) -> Stack:
-    """The targets' contributions no longer than the median of all: as the mean takes them."""
-    lengths = np.linalg.norm(sent, axis=1)
-    factors = np.minimum(1, np.median(lengths) / np.maximum(lengths, np.float32(1e-30)))
-    found: Stack = (sent * factors[:, None])[list(places)].astype(np.float32)
-    return found
