@@ -16,7 +16,7 @@ from atoll.optim.rules.nesterov import NesterovRule
 from atoll.protocol import audit
 from atoll.protocol.audit import AuditRules, Replay, Reputation, Score
 from atoll.protocol.ids import Digest, PeerId, digest_of
-from atoll.protocol.weights import combined
+from atoll.protocol.weights import UNIT, combined
 from atoll.simulator.timing.attacks import LOSS_MAX, Field, Stack
 from atoll.simulator.timing.learner import BATCH, NUMEL, Learner, Unit, Vector
 from atoll.simulator.timing.text import VOCABULARY
@@ -168,7 +168,7 @@ class Run:
             outer.step_(anchor, state, torch.from_numpy(self.update))
             if self.how is not None:
                 self._audit(self.how, start, sent, round_)
-            factors.append([self._factor(peer) / audit.UNIT for peer in self.peers])
+            factors.append([self._factor(peer) / UNIT for peer in self.peers])
             loss = mean(self.learner.losses(anchor.numpy()))
             if not isfinite(loss) or loss > LOSS_MAX:
                 return Audited(None, np.array(factors, np.float32))
@@ -176,7 +176,7 @@ class Run:
 
     def _factor(self, peer: PeerId) -> int:
         if self.how is None:
-            return audit.UNIT
+            return UNIT
         return audit.factor(self.known.get(peer, audit.FOUNDER), self.how.rules)
 
     def _units(self, round_: int) -> list[Unit]:
