@@ -21,6 +21,9 @@ from atoll.protocol.weights import UNIT
 
 CHANGE_MAX = 100_000_000
 """Micro-nats, 100 nats: no loss worth telling apart changes by more."""
+FAILED = -3 * UNIT
+"""The judgement of who did not do what it committed to. It counts for three: a replay is no matter of chance,
+and who did some stretches passes some."""
 TARGETS_MIN = 3
 """Among fewer there is no usual one to compare with."""
 MAD_THOUSANDTHS = 4448
@@ -201,14 +204,13 @@ def _objection(
 
 
 def judgements(scores: Sequence[Score], auditors: Sequence[PeerId]) -> dict[PeerId, int]:
-    """-UNIT to UNIT for each target that more than half of its auditors scored; none below TARGETS_MIN.
+    """FAILED to UNIT for each target that more than half of its auditors scored; none below TARGETS_MIN.
 
     What a target gains on its assigned steps beyond the control, as a share of the middle target's. So a free
     rider is judged 0 on average, above or below by chance. A replay that most of the panel saw match is as
     good as the middle target's gain, and the judgement is the mean of both: that speaks for members whose
-    data are so few that the control knows them. Two things are judged -UNIT whatever the gain: a replay that
-    most of the panel saw differ, and a held-out loss that rises where the others' falls. `scores` are without
-    `objection`: one of each auditor and target.
+    data are so few that the control knows them. One that most saw differ is FAILED, and what harms -UNIT,
+    whatever the gain. `scores` are without `objection`: one of each auditor and target.
     """
     by_target: dict[PeerId, list[Score]] = {}
     for score in scores:
@@ -222,11 +224,13 @@ def judgements(scores: Sequence[Score], auditors: Sequence[PeerId]) -> dict[Peer
         return {}
     gains = {target: _middle(found, lambda s: s.assigned - s.control) for target, found in enough.items()}
     usual = _median(list(gains.values()))
-    harmful = _harmful({t: _middle(found, lambda s: s.heldout) for t, found in enough.items()})
+    harmful = _harmful(enough)
     said = {}
     for target, found in enough.items():
         replay = _agreed(found, auditors)
-        if replay is Replay.DIFFERS or target in harmful:
+        if replay is Replay.DIFFERS:
+            said[target] = FAILED
+        elif target in harmful:
             said[target] = -UNIT
         elif usual > 0:  # else this round's gains tell nobody's work from chance
             share = max(-UNIT, min(UNIT, gains[target] * UNIT // usual))
@@ -234,12 +238,19 @@ def judgements(scores: Sequence[Score], auditors: Sequence[PeerId]) -> dict[Peer
     return said
 
 
-def _harmful(falls: Mapping[PeerId, int]) -> set[PeerId]:
-    """Whose contribution alone raises the held-out loss, and is an outlier by that: among unlike data some
-    honest ones raise it a little."""
+def _harmful(scored: Mapping[PeerId, Sequence[Score]]) -> set[PeerId]:
+    """Whose contribution alone raises the held-out loss, is an outlier by that, and raises the loss on fresh
+    data of its own shard too. Where shards are unlike, an honest one may do the first two."""
+    falls = {target: _middle(found, lambda s: s.heldout) for target, found in scored.items()}
     usual = _median(list(falls.values()))
     spread = _median([abs(fall - usual) for fall in falls.values()])
-    return {t for t, fall in falls.items() if fall < 0 and 1000 * (usual - fall) > MAD_THOUSANDTHS * spread}
+    return {
+        target
+        for target, fall in falls.items()
+        if fall < 0
+        and 1000 * (usual - fall) > MAD_THOUSANDTHS * spread
+        and _middle(scored[target], lambda s: s.control) < 0
+    }
 
 
 def _agreed(scores: Sequence[Score], auditors: Sequence[PeerId]) -> Replay:
@@ -270,7 +281,7 @@ def judged(
     for peer, judgement in said.items():
         was = known.get(peer, FOUNDER)
         count = min(was.count + 1, rules.memory)
-        value = was.value + _share(judgement - was.value, count)
+        value = max(-UNIT, was.value + _share(judgement - was.value, count))
         following[peer] = Reputation(value, count, round_, max(0, was.trials - 1))
     return following
 

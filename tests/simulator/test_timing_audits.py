@@ -79,6 +79,7 @@ def test_riders_lose_their_weight_and_workers_keep_theirs(learner: Learner) -> N
     assert max(found[6:]) < 0.45
 
 
+@pytest.mark.long
 def test_a_replay_finds_out_who_did_a_part_of_the_work(learner: Learner) -> None:
     found = values(run(learner, "quarter", stretch=2))
     assert min(found[:6]) > 0.7
@@ -91,6 +92,7 @@ def test_wrong_labels_fail_by_the_heldout_loss(learner: Learner) -> None:
     assert max(found[6:]) < 0
 
 
+@pytest.mark.long
 def test_liars_among_the_auditors_lose_their_say(learner: Learner) -> None:
     found = values(run(learner, "copy", stretch=2, liars=1))
     assert min(found[:6]) > 0.5
