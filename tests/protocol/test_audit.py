@@ -117,6 +117,22 @@ def test_who_harms_is_an_outlier_that_raises_the_loss_on_all_texts(
     assert audit.judgements(scores, AUDITORS)[TARGETS[0]] == expected
 
 
+def test_the_least_good_of_many_alike_does_no_harm() -> None:
+    falls = dict.fromkeys(TARGETS, 1000) | {TARGETS[0]: 5}
+    scores = [Score(a, t, fall, 100, -100) for a in AUDITORS for t, fall in falls.items()]
+    assert audit.judgements(scores, AUDITORS)[TARGETS[0]] == UNIT
+
+
+def test_half_of_a_panel_is_not_most_of_it() -> None:
+    panel = AUDITORS[:6]
+    scores = [
+        replace(score(a, t), replay=Replay.DIFFERS if a in panel[:3] else Replay.MATCH)
+        for a in panel
+        for t in TARGETS[:3]
+    ]
+    assert set(audit.judgements(scores, panel).values()) == {UNIT}
+
+
 def test_few_scores_judge_nobody() -> None:
     half = [s for s in panel_says(dict.fromkeys(TARGETS, 200)) if s.auditor in AUDITORS[:3]]
     assert audit.judgements(half, AUDITORS) == {}
@@ -164,6 +180,12 @@ def test_one_bad_judgement_costs_no_weight_and_one_failed_replay_costs_a_founder
     trusted = after([UNIT] * RULES.memory)
     assert audit.factor(after([-UNIT], trusted), RULES) == UNIT
     assert audit.factor(after([audit.FAILED], FOUNDER), RULES) == 0
+
+
+def test_a_joiner_is_admitted_by_its_last_trial() -> None:
+    begin = audit.joiner(RULES)
+    factors = [audit.factor(after([UNIT] * count, begin), RULES) for count in range(RULES.trials + 2)]
+    assert factors == [0] * RULES.trials + [UNIT] * 2
 
 
 @given(st.lists(grades, max_size=8))
@@ -219,7 +241,11 @@ def test_each_contributor_has_its_turn_and_nobody_is_safe_after_it() -> None:
 
 
 def test_panels_are_drawn_of_those_with_full_weight() -> None:
-    known = {peer: Reputation(0, 5) for peer in PEERS[:5]} | {PEERS[5]: audit.joiner(RULES)}
+    half = (RULES.floor + RULES.full) // 2
+    known = {
+        peer: Reputation(value, 5) for peer, value in zip(PEERS, (0, 0, -UNIT, half, half), strict=False)
+    }
+    known[PEERS[5]] = audit.joiner(RULES)
     drawn = Counter(peer for parent in ROUNDS for peer in audit.panel(parent, PEERS, known, RULES))
     assert set(drawn) == set(PEERS[6:])
     assert max(drawn.values()) < 2 * min(drawn.values())
