@@ -80,9 +80,9 @@ def quarter(work: Work) -> Stack:
 
 
 def labels(work: Work) -> Stack:
-    """Full work on the assigned data, with wrong labels: no free rider, but the held-out loss is for it."""
-    wrong = replace(work.learner, labels=np.arange(VOCABULARY)[::-1].copy())
-    return work.trained(wrong, work.units)
+    """Full work on the assigned data, with wrong labels: no free ride, but harm."""
+    learner, reversed_ = work.learner, np.arange(VOCABULARY)[::-1].copy()
+    return work.trained(Learner(learner.text, learner.seed, learner.inner, reversed_), work.units)
 
 
 RIDERS: dict[str, Callable[[Work], Stack]] = {
@@ -254,7 +254,7 @@ class Run:
 
     def _claimed(self, anchor: Vector, sent: Stack, unit: Unit) -> Vector:
         """Where a worker says that it was after so many steps: those that trained, where they were (among all
-        that train, so bits may differ); those that did not, on the straight way to what they sent."""
+        that train, so bits may differ); the others, on the straight way to what they sent."""
         done = unit.steps <= _quarter(self.field.steps) if self.rider == "quarter" else False
         if unit.shard < self.honest or done:
             units = [replace(each, steps=unit.steps) for each in self._units(unit.job)]

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.protocol import audit
@@ -57,6 +57,7 @@ def test_a_minority_of_the_panel_turns_no_judgement(data: st.DataObject) -> None
     assert found == {target: UNIT if gain else 0 for target, gain in truth.items()}
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(numbers, numbers, numbers, st.sampled_from(Replay)), min_size=56, max_size=56),
     st.data(),
