@@ -94,6 +94,18 @@ class Learner:
             self._losses[key] = tuple(self._loss(anchor, windows) for windows in self.text.heldout)
         return self._losses[key]
 
+    def losses_on(self, models: Vector, looked_at: Mapping[Unit, Sequence[int]]) -> Vector:
+        """A model's mean cross-entropy for each unit, on what the unit trains on in as many of its steps.
+
+        [models, NUMEL] and [models].
+        """
+        taken = []
+        for unit, steps in looked_at.items():
+            rows, columns = (picked[list(steps)] for picked in self._picks(unit))
+            taken.append(self.text.training[unit.shard][rows[:, :, None], columns].reshape(-1, CONTEXT + 1))
+        windows = np.stack(taken)
+        return _cross_entropy(models, windows[:, :, :CONTEXT], windows[:, :, CONTEXT:])
+
     def mean(self, anchor: Vector, weights: Mapping[Unit, float]) -> Vector:
         """The weighted sum of the units' pseudo-gradients, in the units' order, in fp64; fp32 [NUMEL].
 
@@ -113,10 +125,7 @@ class Learner:
         contexts = np.lib.stride_tricks.sliding_window_view(windows[:, :-1], CONTEXT, axis=1)
         contexts = contexts[:, ::APART].reshape(1, -1, CONTEXT)
         targets = windows[:, CONTEXT::APART].reshape(1, -1, 1)
-        _, _, logits = _forward(_views(anchor[None]), contexts)
-        logits -= logits.max(2, keepdims=True)
-        chosen = np.take_along_axis(logits, targets, 2)[:, :, 0]
-        return float((np.log(np.exp(logits).sum(2)) - chosen).mean())
+        return float(_cross_entropy(anchor[None], contexts, targets)[0])
 
     def deltas(self, anchor: Vector, units: Sequence[Unit]) -> dict[Unit, Vector]:
         """The pseudo-gradients (anchor - local) of distinct units, fp32 [NUMEL] each; the latest are kept."""
@@ -193,6 +202,15 @@ def _forward(model: dict[str, Vector], contexts: Symbols) -> tuple[Vector, Vecto
     embedded = model["embedding"][np.arange(models)[:, None, None], contexts].reshape(models, batch, -1)
     hidden = np.tanh(_product(embedded, model["hidden"]) + model["hidden_bias"])
     return embedded, hidden, _product(hidden, model["output"]) + model["output_bias"]
+
+
+def _cross_entropy(models: Vector, contexts: Symbols, targets: Symbols) -> Vector:
+    """Each model's mean over its contexts, [models]; targets are [models, contexts, 1]."""
+    _, _, logits = _forward(_views(models), contexts)
+    logits -= logits.max(2, keepdims=True)
+    chosen = np.take_along_axis(logits, targets, 2)[:, :, 0]
+    means: Vector = (np.log(np.exp(logits).sum(2)) - chosen).mean(1)
+    return means
 
 
 def _gradient(model: dict[str, Vector], contexts: Symbols, targets: Symbols) -> Vector:
