@@ -1,8 +1,9 @@
 """Whether a coded run comes to the same anchors with a worker frozen in every round as without, bit for bit.
 
-    python benchmarks/coded.py --json
+    python benchmarks/coded.py --json                   # --code shards: private data, each on two machines
 
-Real processes on loopback: a coordinator and six workers, of which two each train one unit (`replicas = 2`).
+Real processes on loopback: a coordinator and six workers, of which two each train one unit: `replicas = 2`,
+or with `--code shards` the two that hold the same files, which nobody else has.
 The same signed run is made twice: once undisturbed, once with another worker's processes stopped (SIGSTOP) as
 soon as a round begins and let go on (SIGCONT) when the others have committed it. Exits with 1 if one anchor
 differs, or a round was skipped, or a worker that was stopped contributed to its round nevertheless.
@@ -25,7 +26,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "swarm"))
 
-from story import COORDINATOR, START_S, join, start_coordinator
+from story import COORDINATOR, DIRECT, START_S, join, start_coordinator
 
 from atoll.cli import places
 from atoll.cli.demo.swarm import Swarm
@@ -36,6 +37,7 @@ from atoll.protocol.commits import Body, Kind
 from atoll.protocol.keys import Key
 
 ROUND_S = 120.0
+CODES = {"replicas": "replicas = {replicas}", "shards": 'shards = "private"'}
 GATHERING = 1
 """The round in which the workers join; the next one is the first to be trained for."""
 RUN = """\
@@ -71,7 +73,7 @@ codec = "fp32"
 feedback = 0.0
 
 [rounds]
-replicas = {replicas}
+{coding}
 start_workers = {workers}
 deadline_ms = 4_000
 retry_ms = 300
@@ -129,7 +131,19 @@ def height(swarm: Swarm, names: list[str]) -> int:
     return min(swarm.statuses.get(name, {}).get("height", 0) for name in names)
 
 
-def begin(swarm: Freezable, workers: list[str]) -> None:
+def shard_options(folder: Path, workers: list[str], replicas: int) -> dict[str, tuple[str, ...]]:
+    """Texts that only their holders have: the modules of the standard library by their first letters."""
+    modules = sorted(path for path in Path(json.__file__).parent.parent.glob("*.py") if path.stat().st_size)
+    shards = len(workers) // replicas
+    for shard in range(shards):
+        (folder / f"data-{shard}").mkdir(parents=True)
+        for path in modules[shard * len(modules) // shards : (shard + 1) * len(modules) // shards]:
+            shutil.copy(path, folder / f"data-{shard}" / path.name)
+    held = {name: place % shards for place, name in enumerate(workers)}
+    return {name: ("--shard", f"library-{held[name]}={folder}/data-{held[name]}/*.py") for name in workers}
+
+
+def begin(swarm: Freezable, workers: list[str], options: dict[str, tuple[str, ...]]) -> None:
     """Start all, and wait until the workers are members."""
     start_coordinator(swarm)
     state_dir = swarm.children[COORDINATOR].state_dir
@@ -137,7 +151,7 @@ def begin(swarm: Freezable, workers: list[str]) -> None:
     invite = places.invite(state_dir)
     assert invite is not None
     for name in workers:
-        join(swarm, name, invite)
+        join(swarm, name, invite, (*DIRECT, *options.get(name, ())))
     swarm.until(lambda: height(swarm, workers) >= GATHERING, START_S, "all workers as members", fast=True)
 
 
@@ -169,7 +183,8 @@ def one(published: Path, folder: Path, text: str, given: argparse.Namespace, dis
     (folder / "RUN.toml").write_text(text)
     workers = [f"w{number}" for number in range(1, given.workers + 1)]
     with closing(Freezable(folder)) as swarm:
-        begin(swarm, workers)
+        options = shard_options(folder, workers, given.replicas) if given.code == "shards" else {}
+        begin(swarm, workers, options)
         run = go_through(swarm, workers, given.rounds, disturbed)
         ledger = read_ledger(swarm.children[COORDINATOR].state_dir, Key.generate())
     run.bodies = [commit.body for commit in ledger.commits][: GATHERING + given.rounds + 1]
@@ -206,6 +221,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--workers", type=int, default=6)
     parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--code", choices=tuple(CODES), default="replicas")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--keep", type=Path, help="leave logs and ledgers in this folder")
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -213,7 +229,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="atoll-coded-") as made:
         folder = given.keep or Path(made)
         folder.mkdir(parents=True, exist_ok=True)
-        text = RUN.format(steps=given.steps, replicas=given.replicas, workers=given.workers)
+        coding = CODES[given.code].format(replicas=given.replicas)
+        text = RUN.format(steps=given.steps, coding=coding, workers=given.workers)
         (folder / "RUN.toml").write_text(text)
         (folder / "published").mkdir(mode=0o700)
         publish(runfile.read(folder / "RUN.toml"), folder / "published")

@@ -39,6 +39,10 @@ def join(
     data: Annotated[
         str, typer.Option(metavar="text:GLOB", help="Train on these files instead of the run's data.")
     ] = "",
+    shard: Annotated[
+        str,
+        typer.Option(metavar="NAME=GLOB", help="Train on these files, as the shard of that name of the run."),
+    ] = "",
     libp2p_only: Annotated[
         bool, typer.Option("--libp2p-only", help="No direct address: all bytes go through libp2p.")
     ] = False,
@@ -63,6 +67,7 @@ def join(
         raise ConfigError("--listen and --libp2p-only contradict each other", right="one of them")
     if not EFFORT_MIN <= effort <= 1:
         raise ConfigError(f"{effort:g}", "--effort", f"a share of the time, {EFFORT_MIN:g} to 1")
+    name, data = _shard(shard, data)
     _check_data(data)
     _check_device(device)
     state_dir = (state or places.of_run(asked.run_id)).absolute()
@@ -80,6 +85,7 @@ def join(
         device=device.value,
         effort=effort,
         data=data,
+        shard=name,
         metrics=metrics,
         upload_bytes_per_s=_bytes_per_s("--upload-mbit", upload_mbit),
         download_bytes_per_s=_bytes_per_s("--download-mbit", download_mbit),
@@ -97,6 +103,21 @@ def _bytes_per_s(option: str, mbit_per_s: float) -> int:
             f"{mbit_per_s:g} Mbit/s", option, f"{MBIT_MIN:g} to {MBIT_MAX:g}, or 0 for no limit"
         )
     return int(mbit_per_s * 125_000)
+
+
+def _shard(shard: str, data: str) -> tuple[str, str]:
+    """The name of the shard that this machine holds, if it holds one, and where its data are."""
+    if not shard:
+        return "", data
+    from atoll.protocol import private
+    from atoll.workload.config import TEXT_PREFIX
+
+    if data:
+        raise ConfigError("--shard and --data contradict each other", right="one of them")
+    name, _, files = shard.partition("=")
+    if not private.is_name(name) or not files:
+        raise ConfigError(repr(shard), "--shard", f"NAME=GLOB, the name {private.RIGHT}")
+    return name, TEXT_PREFIX + files.removeprefix(TEXT_PREFIX)
 
 
 def _check_data(data: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -9,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 Status = dict[str, Any]
+SHARDS_SHOWN = 12
+DIFFERENCES_SHOWN = 8
 
 
 def view(status: Status) -> RenderableType:
@@ -98,6 +101,8 @@ def _lines(status: Status) -> list[tuple[str, str]]:
         ("bytes", f"{bytes_text(sent)} sent, {bytes_text(received)} received"),
         ("health", health_text(status)),
         ("rejected", rejected),
+        ("shards", shards_text(status)),
+        ("differ", differing_text(status)),
         ("ended", status.get("ended") or ""),
         ("invite", status.get("invite") or ""),
         ("state", str(status.get("state_dir", ""))),
@@ -112,6 +117,24 @@ def health_text(status: Status) -> str:
         if health.get("verdict", "unknown") not in ("fine", "unknown"):
             said.append(f"{_short(member['peer'])} is {health['verdict']}: {health['why']}")
     return "; ".join(said)
+
+
+def shards_text(status: Status) -> str:
+    """How many workers hold each shard, where members bring their data; the ones that would be lost first."""
+    held = Counter(member["shard"] for member in status["members"] if member.get("shard"))
+    rare = sorted(held, key=lambda name: (held[name], name))
+    more = f", and {len(rare) - SHARDS_SHOWN} more" if len(rare) > SHARDS_SHOWN else ""
+    return ", ".join(f"{name} × {held[name]}" for name in rare[:SHARDS_SHOWN]) + more
+
+
+def differing_text(status: Status) -> str:
+    """Whose work was other than that of a replica of the same unit, in the latest commits."""
+    said = [
+        f"{_short(peer)} in round {commit['round']}: {reason}"
+        for commit in status["commits"]
+        for peer, reason in (commit.get("differ") or {}).items()
+    ]
+    return "; ".join(said[-DIFFERENCES_SHOWN:])
 
 
 def _members(status: Status) -> Table:

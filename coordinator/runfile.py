@@ -106,8 +106,9 @@ def parse(table: Mapping[str, Any], path: Path) -> RunFile:
         coordinator=_coordinator(table.get("coordinator", {}), f"{path}: [coordinator]"),
     )
     check_together(made.outer, made.rules, str(path))
-    if made.rules.replicas > 1 and made.inner.state != "unit":
-        what = f"[rounds] replicas = {made.rules.replicas} with [inner] state = {made.inner.state!r}"
+    if made.rules.replicated and made.inner.state != "unit":
+        rule = "shards = 'private'" if made.rules.replicas == 1 else f"replicas = {made.rules.replicas}"
+        what = f"[rounds] {rule} with [inner] state = {made.inner.state!r}"
         raise ConfigError(what, str(path), "state = 'unit': replicas with moments of their own train apart")
     return made
 

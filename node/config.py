@@ -11,7 +11,8 @@ from atoll.protocol.roster import Role
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """`listen` is the direct gRPC address ("" for none: libp2p only); `dht_listen` and `bootstrap` are
-    multiaddrs; `data` replaces the manifest's data source on this machine; `evaluate_windows` > 0 evaluates
+    multiaddrs; `data` replaces the manifest's data source on this machine, and `shard` is its name in a run
+    whose members bring their own; `evaluate_windows` > 0 evaluates
     the held-out loss after each update; `linger_s` is how long to serve others after the run is over;
     `metrics` is where Prometheus may ask ("" for nowhere); `upload_bytes_per_s` and `download_bytes_per_s`
     bound what blobs take of the links (0: nothing does); `breakpoints` is for fault tests only.
@@ -27,6 +28,7 @@ class NodeConfig:
     device: str = "cpu"
     effort: float = 1.0
     data: str = ""
+    shard: str = ""
     evaluate_windows: int = 0
     linger_s: float = 600.0
     metrics: str = ""

@@ -70,7 +70,13 @@ class Daemon:
         role, part_bytes = network.config.role, self.rounds.numbers.part_bytes
         uplink = network.uploads.uplink
         self.config = PeerConfig(
-            signed.manifest, role, part_bytes, token, authority, lambda: uplink.bytes_per_s
+            signed.manifest,
+            role,
+            part_bytes,
+            token,
+            authority,
+            lambda: uplink.bytes_per_s,
+            network.config.shard,
         )
         self.history = History(network.traffic, signed.manifest.assignment.steps)
         folder = network.config.breakpoints

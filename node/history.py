@@ -8,6 +8,7 @@ from typing import Any
 from atoll.node.traffic import KINDS, Traffic
 from atoll.protocol.commits import Commit, Kind
 from atoll.protocol.diagnosis import RoundTimes, noted, times_of
+from atoll.protocol.replicas import disputed
 
 COMMITS_KEPT = 500
 ROUND_KINDS = ("contribution", "result", "control")
@@ -52,6 +53,7 @@ class History:
                 "expired_views": self._expired[1] if self._expired[0] == body.round else [],
                 "contributors": [c.peer for c in body.contributors],
                 "rejected": {r.peer: r.reason for r in body.rejected},
+                "differ": disputed(body),
                 "tokens": sum(c.tokens for c in body.contributors),
                 "members": len(body.members),
                 "seconds": None if self._last_s is None else round(now_s - self._last_s, 3),

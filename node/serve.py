@@ -28,6 +28,7 @@ from atoll.node.trainer import TrainerConfig
 from atoll.node.training import Training
 from atoll.node.transport import BootstrapFailed
 from atoll.protocol import events as e
+from atoll.protocol import private
 from atoll.protocol.admission import token_for
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest
@@ -76,6 +77,7 @@ async def serve(
         stack.push_async_callback(network.close)
         signed = signed or known or await _fetch_manifest(network, invite)
         _check_limits(config, signed)
+        _check_shard(config, signed)
         disk.save_manifest(signed)
         token = token_for(config.secret, run_id, identity.peer) if config.secret else b""
         daemon = Daemon(signed, network, disk, token, authority)
@@ -135,6 +137,12 @@ async def _fetch_manifest(network: Network, invite: Invite | None) -> SignedMani
                 raise ConfigError(str(error), "the run's manifest", "an invite from the researcher") from None
         await asyncio.sleep(0.5)
     raise BootstrapFailed(f"nobody gives the run's manifest: {reason}")
+
+
+def _check_shard(config: NodeConfig, signed: SignedManifest) -> None:
+    """A shard belongs to runs whose members bring their data, and these need one of every worker."""
+    if reason := private.refusal(signed.manifest.rounds, config.role, config.shard):
+        raise ConfigError(reason, "--shard", "what the run asks for")
 
 
 def _check_limits(config: NodeConfig, signed: SignedManifest) -> None:

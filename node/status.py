@@ -47,6 +47,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
                 "path": "" if member.peer == peer.me else network.path_of(member.peer),
                 "you": member.peer == peer.me,
                 "steps": peer.terms.assigned(member.peer).steps if member.role is Role.WORKER else 0,
+                "shard": member.shard,
                 "health": _health(health.get(member.peer)),
             }
             for member in peer.terms.members

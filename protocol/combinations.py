@@ -54,6 +54,7 @@ class Choices:
     work: str = "equal"
     fragments: int = 1
     replicas: int = 1
+    shards: str = "dealt"
     grace_ms: int = 0
     ledger: bool = True
 
@@ -69,6 +70,15 @@ class Refusal:
 
 def _what(*keys: str) -> Callable[[Choices], str]:
     return lambda chosen: " with ".join(f"{key} = {getattr(chosen, key)!r}" for key in keys)
+
+
+def _replicated(chosen: Choices) -> bool:
+    """Whether several workers may train the same unit."""
+    return chosen.replicas > 1 or chosen.shards == "private"
+
+
+def _replicas_with(key: str) -> Callable[[Choices], str]:
+    return lambda chosen: _what("shards" if chosen.shards == "private" else "replicas", key)(chosen)
 
 
 REFUSED = (
@@ -125,23 +135,23 @@ REFUSED = (
         "aggregation = 'mean': a rule that knows no weights counts a short round like a long one",
     ),
     Refusal(
-        lambda c: c.replicas > 1 and c.exchange == "sparse",
-        _what("replicas", "exchange"),
+        lambda c: _replicated(c) and c.exchange == "sparse",
+        _replicas_with("exchange"),
         "exchange = 'dense': a sparse update goes to everybody as it is, and replicas have nothing to add",
     ),
     Refusal(
-        lambda c: c.replicas > 1 and c.fragments > 1,
-        _what("replicas", "fragments"),
+        lambda c: _replicated(c) and c.fragments > 1,
+        _replicas_with("fragments"),
         "fragments = 1: where training goes on while a fragment moves, it depends on who trains",
     ),
     Refusal(
-        lambda c: c.replicas > 1 and c.feedback > 0,
-        _what("replicas", "feedback"),
+        lambda c: _replicated(c) and c.feedback > 0,
+        _replicas_with("feedback"),
         "feedback = 0: what a peer's encoding left out is its own, and replicas would send different bytes",
     ),
     Refusal(
-        lambda c: c.replicas > 1 and c.work == "by-speed",
-        _what("replicas", "work"),
+        lambda c: _replicated(c) and c.work == "by-speed",
+        _replicas_with("work"),
         "work = 'equal': who does fewer steps does not come as far as a replica, and cannot stand in for it",
     ),
     Refusal(

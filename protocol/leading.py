@@ -16,7 +16,7 @@ from atoll.protocol.manifest import TOKENS_MAX
 from atoll.protocol.messages import Column, Cut, Held, Lock, Message, Offer, Plan, Promise, Propose, Reduced
 from atoll.protocol.proofs import Justification
 from atoll.protocol.reasons import NO_OFFER, NOT_EVERYWHERE
-from atoll.protocol.replicas import name_of, picked, reason, unit_of
+from atoll.protocol.replicas import name_of, picked, reason
 from atoll.protocol.roster import Presence, Role
 from atoll.protocol.speeds import paced
 from atoll.protocol.terms import Terms, next_members
@@ -218,7 +218,7 @@ class Leading:
             return sorted(self.offers)
         of: dict[int, list[PeerId]] = {}
         for peer in self.offers:
-            of.setdefault(unit_of(peer, self.terms.groups), []).append(peer)
+            of.setdefault(self.terms.unit(peer), []).append(peer)
         return sorted(
             picked(offered, self.offers, self.terms.assigned(offered[0]).tokens) for offered in of.values()
         )
@@ -233,8 +233,8 @@ class Leading:
         exchange = self.exchange
         if exchange is None or not lost or not self.terms.replicated or exchange.revision >= REVISIONS_MAX:
             return False
-        offered = Counter(unit_of(peer, self.terms.groups) for peer in self.offers)
-        replaced = {peer for peer in lost if offered[unit_of(peer, self.terms.groups)] > 1}
+        offered = Counter(self.terms.unit(peer) for peer in self.offers)
+        replaced = {peer for peer in lost if offered[self.terms.unit(peer)] > 1}
         if not replaced and self.view < PATIENT_VIEWS:
             return True
         for peer in replaced or lost:
@@ -467,9 +467,9 @@ class Leading:
 
     def _rejections(self, included: Collection[PeerId], kind: Kind) -> tuple[Rejection, ...]:
         reasons = dict(self.rejected)
-        units = {unit_of(peer, self.terms.groups): peer for peer in included} if self.terms.replicated else {}
+        units = {self.terms.unit(peer): peer for peer in included} if self.terms.replicated else {}
         for peer in self.terms.eligible.difference(included):
-            taken = units.get(unit_of(peer, self.terms.groups)) if units else None
+            taken = units.get(self.terms.unit(peer)) if units else None
             if peer in self.offers and taken in self.offers:
                 default = reason(peer, taken, self.offers)
             elif peer in self.offers:

@@ -30,7 +30,7 @@ FRAGMENTS_MAX = 256
 REPLICAS_MAX = 64
 """No rule needs a larger number; the wire's integers and sums of weights hold them all."""
 MANIFEST_BYTES_MAX = 256 << 10
-LATER_KEYS = {"rounds": ("work", "steps_min", "replicas"), "outer": ("clip", "faulty")}
+LATER_KEYS = {"rounds": ("work", "steps_min", "replicas", "shards"), "outer": ("clip", "faulty")}
 PARTITIONS = ("balanced", "sequential", "strided")
 _DOMAIN = b"atoll run manifest 1"
 _T = TypeVar("_T")
@@ -52,6 +52,8 @@ class RoundRules:
     parts at most; an owner has several as long as none is smaller than `part_bytes_min`. Where `work` is
     "by-speed", commits assign each worker its inner steps, `steps_min` at least, so that all end together.
     So many as `replicas` workers train each unit of the data, so that one less may be absent without loss.
+    The data are `dealt` from what all have, or `private`: each unit is a shard that its holders keep, and who
+    holds the same one is a replica, however many these are.
     """
 
     rounds: int = 0
@@ -82,6 +84,12 @@ class RoundRules:
     work: str = "equal"
     steps_min: int = 1
     replicas: int = 1
+    shards: str = "dealt"
+
+    @property
+    def replicated(self) -> bool:
+        """Whether several workers may train the same unit, of which one counts."""
+        return self.replicas > 1 or self.shards == "private"
 
     @property
     def committee_max(self) -> int:
@@ -373,6 +381,17 @@ def check_rounds(rules: RoundRules, where: str) -> None:
     _require(fits, f"steps_min = {rules.steps_min}", where, f"1 to {STEPS_MAX}")
     fits = 1 <= rules.replicas <= REPLICAS_MAX
     _require(fits, f"replicas = {rules.replicas}", where, f"1 to {REPLICAS_MAX}")
+    _check_shards(rules, where)
+
+
+def _check_shards(rules: RoundRules, where: str) -> None:
+    fits = rules.shards in ("dealt", "private")
+    _require(fits, f"shards = {rules.shards!r}", where, "'dealt' or 'private'")
+    if rules.shards == "private":
+        right = "leave it out: a private shard has as many replicas as members hold it"
+        _require(rules.replicas == 1, f"replicas = {rules.replicas} with shards = 'private'", where, right)
+        right = "votes = 'majority': what a joiner holds is not among what two thirds check"
+        _require(rules.votes == "majority", f"votes = {rules.votes!r} with shards = 'private'", where, right)
 
 
 def check_outer(outer: OuterRules, where: str) -> None:
@@ -405,6 +424,7 @@ def check_together(outer: OuterRules, rounds: RoundRules, where: str) -> None:
         work=rounds.work,
         fragments=rounds.fragments,
         replicas=rounds.replicas,
+        shards=rounds.shards,
         grace_ms=rounds.grace_ms_max,
     )
     check_combinations(chosen, where)

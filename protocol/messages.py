@@ -227,6 +227,7 @@ class Join:
     role: Role
     token: bytes = b""
     signature: bytes = b""
+    shard: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ when it comes. Else it is summed again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -153,15 +153,17 @@ class Owning:
     def _answers_cut(self, owned: OwnedPart) -> bool:
         return self.cut is not None and not owned.lacking
 
-    def sums(self) -> list[Aggregate]:
-        """Parts whose contributions are all here and that are not being summed."""
+    def sums(
+        self, ordered: Callable[[tuple[Contributor, ...]], Sequence[Contributor]] = tuple
+    ) -> list[Aggregate]:
+        """Parts whose contributions are all here and that are not being summed yet, as sums so `ordered`."""
         ready = []
         for owned in self.parts.values():
             contributors = owned.to_sum(self.cut)
             if contributors and owned.summed != contributors:
                 self.sums_begun += 1
                 owned.sum, owned.summed, owned.mean = self.sums_begun, contributors, None
-                inputs = tuple((c.peer, c.weight, owned.column[c.peer]) for c in contributors)
+                inputs = tuple((c.peer, c.weight, owned.column[c.peer]) for c in ordered(contributors))
                 ready.append(
                     Aggregate(self.round, self.view, owned.sum, owned.part, self.parts_total, inputs)
                 )

@@ -51,7 +51,8 @@ PEERS_MAX = 2 * MEMBERS_MAX
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
     """What a peer is told once. `part_bytes(fragment, parts)` gives the encoded size of each part, and
-    `uplink()` the bytes per second that this peer was seen to send, 0 as long as that is not known."""
+    `uplink()` the bytes per second that this peer was seen to send, 0 as long as that is not known.
+    `shard` names the data that it holds, in a run whose members bring their own."""
 
     manifest: Manifest
     role: Role
@@ -59,6 +60,7 @@ class PeerConfig:
     token: bytes = b""
     authority: Signer | None = None
     uplink: Callable[[], int] = lambda: 0
+    shard: str = ""
 
 
 @dataclass(slots=True)
@@ -118,7 +120,7 @@ class Peer:
         self.fetching: set[Digest] = set()
         self.heard: dict[PeerId, int] = {}
         self.lost: set[PeerId] = set()
-        self.joiners: dict[PeerId, tuple[Role, int]] = {}
+        self.joiners: dict[PeerId, tuple[Role, int, str]] = {}
         self.following: dict[PeerId, int] = {}
         self.leavers: set[PeerId] = set()
         self.evidence: dict[PeerId, Equivocation] = {e.peer: e for e in saved.evidence}

@@ -66,9 +66,8 @@ def disputed(body: Body) -> dict[PeerId, str]:
     return {r.peer: r.reason for r in body.rejected if r.reason.endswith(OTHER_BYTES)}
 
 
-def counts(body: Body, peer: PeerId, ranked: Sequence[PeerId], replicas: int) -> bool:
+def counts(body: Body, peer: PeerId, groups: Groups) -> bool:
     """Whether what this peer trained is part of an update: by itself, or by a replica of the same unit."""
-    if replicas == 1 or peer in body.counted:
-        return peer in body.counted
-    groups = groups_of(ranked, replicas)
-    return peer in ranked and any(other in body.counted for other in groups[unit_of(peer, groups)])
+    return peer in body.counted or any(
+        peer in group and not body.counted.isdisjoint(group) for group in groups
+    )

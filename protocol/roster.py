@@ -18,6 +18,7 @@ from atoll.protocol.wire import messages_pb2 as wire
 
 MEMBERS_MAX = 8192
 VOTERS_MAX = 64
+SHARD_MAX = 64
 T = TypeVar("T")
 
 
@@ -34,7 +35,7 @@ class Member:
     """One that takes part. Its contributions weigh nothing before round `weight_from`.
 
     `speed` is in inner steps per 1000 s, as far as commits told it, and `steps` are what it is assigned; both
-    are 0 where all do the same.
+    are 0 where all do the same. `shard` names the data that it holds, where members bring their own.
     """
 
     peer: PeerId
@@ -43,6 +44,7 @@ class Member:
     missed: int = 0
     speed: int = 0
     steps: int = 0
+    shard: str = ""
 
 
 def may_become(was: Role, role: Role) -> bool:
@@ -130,6 +132,7 @@ def member_to_wire(member: Member) -> wire.Member:
         missed=member.missed,
         speed=member.speed,
         steps=member.steps,
+        shard=member.shard,
     )
 
 
@@ -138,7 +141,10 @@ def member_from_wire(member: wire.Member) -> Member:
         role = Role(member.role)
     except ValueError:
         raise RemoteProtocolError(f"role {member.role} is unknown") from None
-    return Member(PeerId(member.peer), role, member.weight_from, member.missed, member.speed, member.steps)
+    if len(member.shard) > SHARD_MAX:
+        raise RemoteProtocolError(f"a shard's name has at most {SHARD_MAX} letters, not {len(member.shard)}")
+    figures = (member.weight_from, member.missed, member.speed, member.steps)
+    return Member(PeerId(member.peer), role, *figures, member.shard)
 
 
 def members_digest(members: tuple[Member, ...]) -> Digest:

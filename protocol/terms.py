@@ -20,6 +20,7 @@ from atoll.protocol.ids import Digest, PeerId, public_key_of, readable
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
 from atoll.protocol.pace import lower_median, tokens_of
+from atoll.protocol.private import PRIVATE, groups_by_shard, holders_of, shards_objection, unit_by_shard
 from atoll.protocol.proofs import Place
 from atoll.protocol.replicas import Groups, groups_of, unit_of
 from atoll.protocol.roster import (
@@ -106,17 +107,38 @@ class Terms:
     @property
     def replicated(self) -> bool:
         """Whether several workers train each unit."""
-        return self.rules.replicas > 1
+        return self.rules.replicated
 
     @cached_property
     def groups(self) -> Groups:
-        """The workers of each unit: consecutive ones of those that weigh something."""
-        return groups_of(sorted(self.eligible), self.rules.replicas)
+        """The workers of each unit, of those that weigh something."""
+        return groups_in(self.members, self.round, self.rules)
+
+    @cached_property
+    def _shard_names(self) -> tuple[str, ...]:
+        return tuple(holders_of([m for m in self.members if m.peer in self.eligible]))
+
+    def unit(self, peer: PeerId) -> int:
+        """Which unit a member trains, where several may train the same."""
+        if self.rules.shards == PRIVATE:
+            return unit_by_shard(self.members[self.places[peer]].shard, self._shard_names)
+        return unit_of(peer, self.groups)
+
+    def in_sum(self, contributors: Sequence[Contributor]) -> Sequence[Contributor]:
+        """Contributors in the order of a sum: of their units, or whoever is away would change its bits.
+
+        They stand by peer id; consecutive groups make that the order of units as well.
+        """
+        if self.rules.shards != PRIVATE:
+            return contributors
+        return sorted(contributors, key=lambda contributor: self.unit(contributor.peer))
 
     def shard(self, peer: PeerId) -> tuple[int, int]:
-        """(index, count) of what a worker trains on: its own shard of the data, or its unit."""
+        """(index, count) of what a worker trains on: a shard of the data, its unit, or all that it holds."""
+        if self.rules.shards == PRIVATE:
+            return 0, 1
         if self.replicated:
-            return unit_of(peer, self.groups), len(self.groups)
+            return self.unit(peer), len(self.groups)
         return self.shards[peer], len(self.workers)
 
     @property
@@ -244,6 +266,14 @@ def eligible(members: Sequence[Member], round_: int) -> list[PeerId]:
     return [m.peer for m in members if m.role is Role.WORKER and m.weight_from <= round_]
 
 
+def groups_in(members: Sequence[Member], round_: int, rules: RoundRules) -> Groups:
+    """The workers of each unit of a round: consecutive ones, or those that hold the same shard."""
+    if rules.shards == PRIVATE:
+        counted = frozenset(eligible(members, round_))
+        return groups_by_shard([member for member in members if member.peer in counted])
+    return groups_of(sorted(eligible(members, round_)), rules.replicas)
+
+
 PIECES_MAX = 4
 """How many parts each owner has at most: while one is summed, the next one's contributions travel."""
 
@@ -301,7 +331,12 @@ def objection(terms: Terms, body: Body, anchor: Digest) -> str | None:
         return "the body starts from another anchor than mine"
     if body.fragment != terms.fragment:
         return f"round {terms.round} is for fragment {terms.fragment}, not {body.fragment}"
-    return _membership_objection(terms, body) or _update_objection(terms, body) or pace_objection(terms, body)
+    return (
+        _membership_objection(terms, body)
+        or shards_objection(terms.members, body.members, terms.rules)
+        or _update_objection(terms, body)
+        or pace_objection(terms, body)
+    )
 
 
 def _membership_objection(terms: Terms, body: Body) -> str | None:
@@ -350,7 +385,7 @@ def _contributors_objection(of: Same[Terms], said: Same[Sequence[Contributor]]) 
     peers = [contributor.peer for contributor in contributors]
     if len(set(peers)) != len(peers) or not terms.eligible.issuperset(peers):
         return "a contributor is repeated or may not contribute"
-    if terms.replicated and len({unit_of(peer, terms.groups) for peer in peers}) < len(peers):
+    if terms.replicated and len({terms.unit(peer) for peer in peers}) < len(peers):
         return "two contributors trained the same unit"
     if len(peers) < terms.quorum:
         return f"{len(peers)} contributions, {terms.quorum} are the quorum"

@@ -87,7 +87,7 @@ def encoded(peer: PeerId, life: int, done: Contribution, sizes: tuple[int, ...])
 
 def _by(peer: PeerId, rules: RoundRules) -> str:
     """Whose a contribution is; of a unit's replicas it makes no difference."""
-    return "" if rules.replicas > 1 else f"{peer} "
+    return "" if rules.replicated else f"{peer} "
 
 
 def mean(action: Aggregate, size: int, rules: RoundRules) -> BlobRef:

@@ -43,8 +43,14 @@ class Host:
         self.sizes = content.Sizes(self.rules.fragments, self.rules.exchange == "sparse")
         authority = world.authority if role is Role.WITNESS else None
         uplink = UPLINKS[digest_of(name.encode())[0] in "01234567"]
+        shard = world.shard_of(name) if role is Role.WORKER else ""
         self.config = PeerConfig(
-            world.signed.manifest, role, self.sizes.part_bytes, authority=authority, uplink=lambda: uplink
+            world.signed.manifest,
+            role,
+            self.sizes.part_bytes,
+            authority=authority,
+            uplink=lambda: uplink,
+            shard=shard,
         )
         self.disk = Disk()
         self.peer: Peer | None = None
@@ -52,6 +58,7 @@ class Host:
         self.finished = False
         self.thaw_ms = 0
         self.step_ms = STEP_MS
+        self.unit = -1
         self.full_until_ms = 0
         self.rate, self.offset_ms = 1.0, 0
         self._down()
@@ -277,6 +284,8 @@ class Host:
         """From the fragment as it is now. By then, all rounds that are no longer ahead have been settled."""
         self.training = action
         assert self.state is not None
+        assert self.peer is not None
+        self.unit = self.peer.terms.unit(self.id) if self.rules.replicated else -1
         anchor = start_digest(self.state.blobs, action.round, self.rules.fragments)
         late = [round_ for round_ in self.orders if round_ < action.round - self.rules.overlap]
         self.world.require(not late, f"{self.name} never heard what became of its rounds {late}")
@@ -295,7 +304,7 @@ class Host:
         if self.training is not action:
             return
         self.training = None
-        unit = action.shard[0] if self.rules.replicas > 1 else -1
+        unit = self.unit
         tokens = max(300, TOKENS * action.steps // STEPS)
         tokens -= self.world.rng.randint(0, 2) * 100 if unit < 0 else 0
         if action.round in self.orders:

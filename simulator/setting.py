@@ -65,7 +65,8 @@ class Setting:
     one of MODES, or empty: then the seed chooses. So it does where `voters` (how many vote at most) or
     `snapshots` (every how many rounds there is one) are 0. Of the workers, `liars` lie: how is in `lies/`,
     and `lies` chooses among the kinds. `retry_ms`, `work` and `replicas` are the rules of those
-    names; replicas exchange densely and in whole models only.
+    names; replicas exchange densely and in whole models only. Where `private` is above 0, so many shards
+    are held by the workers in turn, and a unit is one of them.
     """
 
     peers: int
@@ -81,10 +82,11 @@ class Setting:
     retry_ms: int = 300
     work: str = "equal"
     replicas: int = 1
+    private: int = 0
 
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
-        if self.replicas > 1:
+        if self.replicas > 1 or self.private:
             return "dense"
         return self.mode or tuple(MODES)[seed % len(MODES)]
 
@@ -190,12 +192,13 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         votes=chosen.votes,
         work=chosen.work,
         replicas=chosen.replicas,
+        shards="private" if chosen.private else "dealt",
     )
 
 
 def _outer(chosen: Setting) -> OuterRules:
     usual = OuterRules() if chosen.work == "equal" else OuterRules(clip="none")
-    return usual if chosen.replicas == 1 else replace(usual, feedback=0.0)
+    return usual if chosen.replicas == 1 and not chosen.private else replace(usual, feedback=0.0)
 
 
 def manifest_of(seed: int, chosen: Setting, witness: PeerId, workers: tuple[PeerId, ...]) -> SignedManifest:

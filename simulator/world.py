@@ -70,6 +70,10 @@ class World:
             self.hosts[peer] = Liar(self, self.hosts[peer].name, peer, kinds, random.Random(f"{seed} {peer}"))
         self.named = {host.name: host for host in self.hosts.values()}
 
+    def shard_of(self, name: str) -> str:
+        """What data a worker holds, where they hold their own: the shards go round."""
+        return f"shard-{int(name[1:]) % self.setting.private}" if self.setting.private else ""
+
     def _watch(self, watchers: Sequence[Any]) -> None:
         """Each watcher has the methods for what it wants to see."""
         for watcher in watchers:

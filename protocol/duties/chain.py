@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
-from atoll.protocol import relay
+from atoll.protocol import private, relay
 from atoll.protocol.admission import refusal
 from atoll.protocol.commits import COMMITS_BYTES_MAX, Commit, Snapshot
 from atoll.protocol.duties import recovery, repeat, rounds
@@ -18,7 +18,7 @@ from atoll.protocol.proofs import Farewell, Joining, joining_message
 from atoll.protocol.proven import farewell_objection, joining_objection
 from atoll.protocol.replicas import counts
 from atoll.protocol.roster import MEMBERS_MAX
-from atoll.protocol.terms import eligible
+from atoll.protocol.terms import groups_in
 
 if TYPE_CHECKING:
     from atoll.protocol.peer import Peer
@@ -85,7 +85,8 @@ def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -
     for round_ in range(first.body.round, peer.ledger.height + 1):
         if peer.working.settle(round_):
             body = peer.ledger.commit(round_).body
-            included = counts(body, peer.me, eligible(body.before, round_), peer.rules.replicas)
+            groups = groups_in(body.before, round_, peer.rules) if peer.rules.replicated else ()
+            included = counts(body, peer.me, groups)
             peer.out.append(a.Settle(round_, included, peer.rules.late))
     peer.why = f"commit {peer.ledger.height} ({peer.ledger.commits[-1].body.kind.name.lower()})"
     rounds.enter_round(peer)
@@ -268,7 +269,7 @@ def on_join(peer: Peer, sender: PeerId, join: m.Join) -> None:
     peer.leavers.discard(sender)
     known = sender in peer.joiners or len(peer.joiners) < JOINERS_MAX
     if peer.terms.role_of(sender) is not join.role and known:
-        peer.joiners[sender] = (join.role, peer.now_ms)
+        peer.joiners[sender] = (join.role, peer.now_ms, join.shard)
         if peer.terms.two_thirds:
             peer.joinings[sender] = Joining(sender, join.round, join.token, join.signature)
     return None
@@ -276,6 +277,8 @@ def on_join(peer: Peer, sender: PeerId, join: m.Join) -> None:
 
 def _join_objection(peer: Peer, sender: PeerId, join: m.Join) -> str | None:
     rules = peer.config.manifest.membership
+    if reason := private.refusal(peer.rules, join.role, join.shard):
+        return reason
     if not peer.terms.two_thirds:
         return refusal(rules, peer.terms.run_id, sender, join.role, join.token)
     wish = Joining(sender, join.round, join.token, join.signature)

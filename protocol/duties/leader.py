@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
+from atoll.protocol import private
 from atoll.protocol.commits import Body, Commit, Kind, vote_message
 from atoll.protocol.covering import decide_units
 from atoll.protocol.duties import chain, collector, rounds, stages
@@ -109,7 +111,7 @@ def _stage(peer: Peer) -> None:
 
 def _joiners(peer: Peer) -> dict[PeerId, Role]:
     since_ms = peer.now_ms - peer.rules.lease_ms
-    return {who: role for who, (role, at_ms) in peer.joiners.items() if at_ms >= since_ms}
+    return {who: role for who, (role, at_ms, _) in peer.joiners.items() if at_ms >= since_ms}
 
 
 def _propose_new(peer: Peer, lead: Leading, kind: Kind, reason: str) -> None:
@@ -117,6 +119,10 @@ def _propose_new(peer: Peer, lead: Leading, kind: Kind, reason: str) -> None:
     lead.leaving |= peer.leavers
     here, joiners = _presence(peer), _joiners(peer)
     body = lead.make_body(kind, peer.catchup.anchor, here, joiners)
+    if peer.rules.shards == private.PRIVATE:
+        claims = {who: shard for who, (_, _, shard) in peer.joiners.items()}
+        members = private.declared(body.before, body.members, claims)
+        body = dataclasses.replace(body, members=members)
     if peer.terms.two_thirds:
         body = stages.settle(peer, body, here, joiners)
     _propose(peer, lead, body, reason)

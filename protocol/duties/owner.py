@@ -25,7 +25,7 @@ def react(peer: Peer) -> None:
     if peer.owning.asking:
         for contributor, ref in peer.owning.missing():
             peer.fetch(ref, (contributor,), "contribution")
-    peer.out += peer.owning.sums()
+    peer.out += peer.owning.sums(peer.terms.in_sum)
     for report in peer.owning.reports(peer.reported):
         peer.reported[report.part] = len(report.peers)
         peer.tell(peer.leader, report)

@@ -49,7 +49,7 @@ def ask_for_role(peer: Peer) -> None:
     if not peer.ready or peer.finishing or peer.terms.complete:
         return
     if peer.terms.role_of(peer.me) is not peer.role:
-        join = m.Join(peer.round, peer.role, peer.config.token, chain.joining(peer))
+        join = m.Join(peer.round, peer.role, peer.config.token, chain.joining(peer), peer.config.shard)
         asked = max(LEADERS_ASKED, peer.terms.liars_max + 1)
         leaders = dict.fromkeys(peer.terms.leader(peer.view + more) for more in range(asked))
         peer.post([(tuple(leaders), join)])

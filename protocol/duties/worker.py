@@ -22,11 +22,20 @@ def react(peer: Peer) -> None:
     if peer.role is not Role.WORKER or not peer.active:
         return
     peer.working.stirred = False
-    if peer.ready and not peer.terms.gathering and peer.me in peer.terms.shards:
+    if peer.ready and not peer.terms.gathering and peer.me in peer.terms.shards and not _other_shard(peer):
         _train(peer)
     if peer.working.to_encode(peer.round):
         lasting = peer.rules.exchange == "sparse"
         peer.out.append(a.Encode(peer.round, len(peer.terms.part_bytes), lasting))
+
+
+def _other_shard(peer: Peer) -> bool:
+    """Whether this peer is a member for data that it does not hold any more; it trains nothing then."""
+    listed = peer.terms.members[peer.terms.places[peer.me]].shard
+    if listed == peer.config.shard:
+        return False
+    peer.why = f"is a member that holds {listed!r}, and holds {peer.config.shard!r}: leave, and join again"
+    return True
 
 
 def _train(peer: Peer) -> None:

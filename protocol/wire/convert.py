@@ -236,12 +236,16 @@ def _read_commits(round_: int, c: wire.Commits, rosters: Rosters) -> m.Commits:
     return m.Commits(round_, tuple(commits), c.height, snapshot)
 
 
+def _join(j: m.Join) -> wire.Join:
+    return wire.Join(role=wire.Role.Name(j.role), token=j.token, signature=j.signature, shard=j.shard)
+
+
 def _read_join(round_: int, j: wire.Join) -> m.Join:
     try:
         role = Role(j.role)
     except ValueError:
         raise RemoteProtocolError(f"role {j.role} is unknown") from None
-    return m.Join(round_, role, j.token, j.signature)
+    return m.Join(round_, role, j.token, j.signature, readable(j.shard))
 
 
 _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
@@ -259,7 +263,7 @@ _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     m.Promise: ("promise", _promise),
     m.Commits: ("commits", _commits),
     m.AskCommits: ("ask_commits", lambda a: wire.AskCommits()),
-    m.Join: ("join", lambda j: wire.Join(role=wire.Role.Name(j.role), token=j.token, signature=j.signature)),
+    m.Join: ("join", _join),
     m.Leave: ("leave", lambda v: wire.Leave(reason=v.reason, signature=v.signature)),
     m.AskState: ("ask_state", lambda a: wire.AskState()),
     m.State: ("state", _state),

@@ -67,20 +67,22 @@ class BlobRef(_message.Message):
     def __init__(self, digest: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Member(_message.Message):
-    __slots__ = ("peer", "role", "weight_from", "missed", "speed", "steps")
+    __slots__ = ("peer", "role", "weight_from", "missed", "speed", "steps", "shard")
     PEER_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FROM_FIELD_NUMBER: _ClassVar[int]
     MISSED_FIELD_NUMBER: _ClassVar[int]
     SPEED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
     peer: str
     role: Role
     weight_from: int
     missed: int
     speed: int
     steps: int
-    def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ..., speed: _Optional[int] = ..., steps: _Optional[int] = ...) -> None: ...
+    shard: str
+    def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ..., speed: _Optional[int] = ..., steps: _Optional[int] = ..., shard: _Optional[str] = ...) -> None: ...
 
 class Changes(_message.Message):
     __slots__ = ("changed", "left")
@@ -467,14 +469,16 @@ class AskCommits(_message.Message):
     def __init__(self) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("role", "token", "signature")
+    __slots__ = ("role", "token", "shard", "signature")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     role: Role
     token: bytes
+    shard: str
     signature: bytes
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., token: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., token: _Optional[bytes] = ..., shard: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Leave(_message.Message):
     __slots__ = ("reason", "signature")

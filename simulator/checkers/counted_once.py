@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atoll.protocol.actions import Send
-from atoll.protocol.commits import Body, Commit, Kind
+from atoll.protocol.commits import Body, Commit, Contributor, Kind
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.messages import Propose
-from atoll.protocol.replicas import groups_of, unit_of
 from atoll.protocol.roster import Role
-from atoll.protocol.terms import eligible
+from atoll.protocol.terms import groups_in
 
 if TYPE_CHECKING:
     from atoll.simulator.host import Host
@@ -87,7 +86,7 @@ class CountedOnce:
     def _part(self, body: Body, part: int) -> None:
         """A blob is the mean of just these contributors with these weights, in this order."""
         action = self.world.means.get(body.blobs[part].digest)
-        right = [(self._who(body, c.peer), c.weight) for c in body.contributors]
+        right = [(self._who(body, c.peer), c.weight) for c in in_sum(self.world, body)]
         found = [] if action is None else [(self._who(body, p), w) for p, w, _ in action.inputs]
         self.world.require(
             action is not None and action.part == part and found == right,
@@ -97,10 +96,10 @@ class CountedOnce:
     def _who(self, body: Body, peer: PeerId) -> PeerId:
         """Who stands for a contributor: the first of its group, as the means of its replicas are the same."""
         rules = self.world.signed.manifest.rounds
-        if rules.replicas == 1:
+        if not rules.replicated:
             return peer
-        groups = groups_of(eligible(body.before, body.round), rules.replicas)
-        return groups[unit_of(peer, groups)][0]
+        groups = groups_in(body.before, body.round, rules)
+        return next(group[0] for group in groups if peer in group)
 
     def _whole(self, body: Body) -> None:
         """The parts that count for one contributor are of one contribution."""
@@ -114,6 +113,14 @@ class CountedOnce:
             )
 
 
+def in_sum(world: World, body: Body) -> list[Contributor]:
+    """The contributors in the order of a sum, which is that of the shards, where members hold their own."""
+    if world.signed.manifest.rounds.shards != "private":
+        return list(body.contributors)
+    shards = {member.peer: member.shard for member in body.before}
+    return sorted(body.contributors, key=lambda contributor: shards[contributor.peer])
+
+
 def pieces(world: World, body: Body) -> dict[PeerId, list[Digest]]:
     """What an update is made of, by contributor: the blobs summed or, if sparse, the blobs themselves."""
     used: dict[PeerId, list[Digest]] = {}
@@ -122,6 +129,6 @@ def pieces(world: World, body: Body) -> dict[PeerId, list[Digest]]:
             used.setdefault(contributor.peer, []).append(ref.digest)
     else:
         for ref in body.blobs:
-            for c, (_, _, piece) in zip(body.contributors, world.means[ref.digest].inputs, strict=True):
+            for c, (_, _, piece) in zip(in_sum(world, body), world.means[ref.digest].inputs, strict=True):
                 used.setdefault(c.peer, []).append(piece.digest)
     return used

@@ -236,6 +236,7 @@ NAN = math.nan
         ("work", ["equal", "by-speed"], ["", "by speed", "Equal"]),
         ("steps_min", [1, 10**9], [0, -1, 10**9 + 1]),
         ("replicas", [1, 2, 64], [0, -1, 65]),
+        ("shards", ["dealt", "private"], ["", "own", "Private"]),
     ],
 )
 def test_round_rules_are_bounded(key: str, good: list[Any], bad: list[Any]) -> None:

@@ -19,7 +19,7 @@ from atoll.protocol.messages import Column, Cut, Held, Offer, Plan, Reduced
 from atoll.protocol.owning import Owning
 from atoll.protocol.replicas import counts, disputed, groups_of, name_of, picked, unit_of
 from atoll.protocol.roster import Presence
-from atoll.protocol.terms import Terms, contributors_objection, eligible, objection
+from atoll.protocol.terms import Terms, contributors_objection, groups_in, objection
 
 CODED = dataclasses.replace(RULES, replicas=2)
 NAMES = sorted((f"w{number}" for number in range(1, 7)), key=peer)
@@ -152,10 +152,11 @@ def test_one_offer_of_each_unit_is_taken_and_the_others_are_told_whose() -> None
 
 def test_all_work_counts_that_is_in_the_update_by_whomever() -> None:
     body = update(SIX, NAMES[0], NAMES[3])
-    ranked = eligible(body.before, body.round)
-    assert [counts(body, who, ranked, 2) for who in RANKED] == [True] * 4 + [False] * 2
-    assert [counts(body, who, ranked, 1) for who in RANKED] == [True, False, False, True, False, False]
-    assert not counts(body, peer("coordinator"), ranked, 2)
+    groups = groups_in(body.before, body.round, CODED)
+    assert groups == SIX.groups
+    assert [counts(body, who, groups) for who in RANKED] == [True] * 4 + [False] * 2
+    assert [counts(body, who, ()) for who in RANKED] == [True, False, False, True, False, False]
+    assert not counts(body, peer("coordinator"), groups)
 
 
 def test_two_contributors_of_one_unit_are_refused() -> None:
