@@ -16,7 +16,7 @@ from atoll.protocol.manifest import TOKENS_MAX
 from atoll.protocol.messages import Column, Cut, Held, Lock, Message, Offer, Plan, Promise, Propose, Reduced
 from atoll.protocol.proofs import Justification
 from atoll.protocol.reasons import NO_OFFER, NOT_EVERYWHERE
-from atoll.protocol.replicas import name_of, picked, reason
+from atoll.protocol.replicas import name_of, picked, reason, torn, torn_reason
 from atoll.protocol.roster import Presence, Role
 from atoll.protocol.speeds import paced
 from atoll.protocol.terms import Terms, next_members
@@ -216,12 +216,38 @@ class Leading:
         """Whose offers a plan takes: all of them or, of replicas, one of each unit."""
         if not self.terms.replicated:
             return sorted(self.offers)
+        disputed = self.torn()
+        return sorted(
+            picked(offered, self.offers, self.terms.assigned(offered[0]).tokens)
+            for offered in self._by_unit().values()
+            if offered[0] not in disputed
+        )
+
+    def _by_unit(self) -> dict[int, list[PeerId]]:
+        """Who offered each unit."""
         of: dict[int, list[PeerId]] = {}
         for peer in self.offers:
             of.setdefault(self.terms.unit(peer), []).append(peer)
-        return sorted(
-            picked(offered, self.offers, self.terms.assigned(offered[0]).tokens) for offered in of.values()
+        return of
+
+    def torn(self) -> frozenset[PeerId]:
+        """Whose units are left out, for now, as their replicas differ and none of them is outvoted."""
+        if self.terms.rules.disputes != "drop":
+            return frozenset()
+        tokens = self.terms.assignment.tokens
+        return frozenset(
+            peer
+            for offered in self._by_unit().values()
+            if torn(offered, self.offers, tokens)
+            for peer in offered
         )
+
+    def unconfirmed(self, gone: Collection[PeerId]) -> int:
+        """Units with one offer, which another worker may yet confirm or dispute, where that matters."""
+        if self.terms.rules.disputes != "drop":
+            return 0
+        here = [(group, self.offers.keys() & set(group)) for group in self.terms.groups]
+        return sum(len(offered) == 1 and not {*group} <= {*offered, *gone} for group, offered in here)
 
     def _give_up(self, lost: set[PeerId]) -> bool:
         """Go back to before the plan where a unit's contribution was lost: a replica may have it, or come.
@@ -468,9 +494,12 @@ class Leading:
     def _rejections(self, included: Collection[PeerId], kind: Kind) -> tuple[Rejection, ...]:
         reasons = dict(self.rejected)
         units = {self.terms.unit(peer): peer for peer in included} if self.terms.replicated else {}
+        disputed = self.torn()
         for peer in self.terms.eligible.difference(included):
             taken = units.get(self.terms.unit(peer)) if units else None
-            if peer in self.offers and taken in self.offers:
+            if taken is None and peer in disputed:
+                default = torn_reason(peer, self._by_unit()[self.terms.unit(peer)], self.offers)
+            elif peer in self.offers and taken in self.offers:
                 default = reason(peer, taken, self.offers)
             elif peer in self.offers:
                 default = "too few offers for an update" if kind is Kind.SKIP else NOT_EVERYWHERE

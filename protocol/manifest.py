@@ -30,7 +30,7 @@ FRAGMENTS_MAX = 256
 REPLICAS_MAX = 64
 """No rule needs a larger number; the wire's integers and sums of weights hold them all."""
 MANIFEST_BYTES_MAX = 256 << 10
-LATER_KEYS = {"rounds": ("work", "steps_min", "replicas", "shards"), "outer": ("clip", "faulty")}
+LATER_KEYS = {"rounds": ("work", "steps_min", "replicas", "shards", "disputes"), "outer": ("clip", "faulty")}
 PARTITIONS = ("balanced", "sequential", "strided")
 _DOMAIN = b"atoll run manifest 1"
 _T = TypeVar("_T")
@@ -53,7 +53,8 @@ class RoundRules:
     "by-speed", commits assign each worker its inner steps, `steps_min` at least, so that all end together.
     So many as `replicas` workers train each unit of the data, so that one less may be absent without loss.
     The data are `dealt` from what all have, or `private`: each unit is a shard that its holders keep, and who
-    holds the same one is a replica, however many these are.
+    holds the same one is a replica, however many these are. Of replicas that differ, with no majority of one
+    result, `disputes` says what counts: "take" that of the lowest peer id, or "drop" the unit.
     """
 
     rounds: int = 0
@@ -85,6 +86,7 @@ class RoundRules:
     steps_min: int = 1
     replicas: int = 1
     shards: str = "dealt"
+    disputes: str = "take"
 
     @property
     def replicated(self) -> bool:
@@ -387,6 +389,11 @@ def check_rounds(rules: RoundRules, where: str) -> None:
 def _check_shards(rules: RoundRules, where: str) -> None:
     fits = rules.shards in ("dealt", "private")
     _require(fits, f"shards = {rules.shards!r}", where, "'dealt' or 'private'")
+    fits = rules.disputes in ("take", "drop")
+    _require(fits, f"disputes = {rules.disputes!r}", where, "'take' or 'drop'")
+    right = "replicas above 1, or shards = 'private': else nobody does what another one did"
+    fits = rules.disputes == "take" or rules.replicated
+    _require(fits, f"disputes = {rules.disputes!r} without replicas", where, right)
     if rules.shards == "private":
         right = "leave it out: a private shard has as many replicas as members hold it"
         _require(rules.replicas == 1, f"replicas = {rules.replicas} with shards = 'private'", where, right)

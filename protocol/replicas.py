@@ -47,6 +47,14 @@ def picked(offered: Collection[PeerId], offers: Mapping[PeerId, Offer], tokens: 
     return max(most, key=lambda peer: agreeing[offers[peer].parts])
 
 
+def torn(offered: Collection[PeerId], offers: Mapping[PeerId, Offer], tokens: int) -> bool:
+    """Whether two results of a unit have as many replicas each behind them, so that none is outvoted."""
+    done = {peer: min(offers[peer].tokens, tokens) for peer in offered}
+    results = Counter(offers[peer].parts for peer in done if done[peer] == max(done.values()))
+    first, second = (*(count for _, count in results.most_common(2)), 0)[:2]
+    return first == second
+
+
 def name_of(participants: Sequence[Contributor]) -> bytes:
     """What an owner calls the plan that it answers: its leader may have given it up for another by then."""
     listed = "\n".join(f"{c.peer} {c.tokens} {c.steps} {c.weight}" for c in participants)
@@ -59,6 +67,12 @@ def reason(peer: PeerId, taken: PeerId, offers: Mapping[PeerId, Offer]) -> str:
     alike = (mine.tokens, mine.steps) == (other.tokens, other.steps)
     differ = alike and mine.parts != other.parts
     return f"its unit came from {short(taken)}" + (OTHER_BYTES if differ else "")
+
+
+def torn_reason(peer: PeerId, offered: Collection[PeerId], offers: Mapping[PeerId, Offer]) -> str:
+    """Why an offer of a unit is not in the update that as many others gave with another result."""
+    other = min((o for o in offered if offers[o].parts != offers[peer].parts), default=peer)
+    return f"its unit is left out: {short(other)} trained it" + OTHER_BYTES
 
 
 def disputed(body: Body) -> dict[PeerId, str]:

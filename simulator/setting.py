@@ -64,7 +64,7 @@ class Setting:
     Half of all crashes and frosts wait for one of `moments`; fewer of them look closer at one rule. `mode` is
     one of MODES, or empty: then the seed chooses. So it does where `voters` (how many vote at most) or
     `snapshots` (every how many rounds there is one) are 0. Of the workers, `liars` lie: how is in `lies/`,
-    and `lies` chooses among the kinds. `retry_ms`, `work` and `replicas` are the rules of those
+    and `lies` chooses among the kinds. `retry_ms`, `work`, `replicas` and `disputes` are the rules of those
     names; replicas exchange densely and in whole models only. Where `private` is above 0, so many shards
     are held by the workers in turn, and a unit is one of them.
     """
@@ -83,6 +83,7 @@ class Setting:
     work: str = "equal"
     replicas: int = 1
     private: int = 0
+    disputes: str = "take"
 
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
@@ -192,6 +193,7 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         votes=chosen.votes,
         work=chosen.work,
         replicas=chosen.replicas,
+        disputes=chosen.disputes,
         shards="private" if chosen.private else "dealt",
     )
 

@@ -73,7 +73,10 @@ def _decide(peer: Peer, lead: Leading) -> None:
     times = (peer.now_ms, peer.since_ms, lead.quorum_ms)
     if peer.terms.replicated:
         gone = _gone(peer, lead) | resting
-        decision = decide_units(*times, lead.offers.keys(), gone - lead.offers.keys(), peer.terms, joiners)
+        torn = lead.torn()
+        offered = lead.offers.keys() - torn
+        away, alone = (gone | torn) - offered, lead.unconfirmed(gone)
+        decision = decide_units(*times, offered, away, peer.terms, joiners, alone)
     else:
         decision = decide(*times, offers, expected, peer.terms, joiners)
     peer.why = decision.reason

@@ -236,6 +236,7 @@ NAN = math.nan
         ("work", ["equal", "by-speed"], ["", "by speed", "Equal"]),
         ("steps_min", [1, 10**9], [0, -1, 10**9 + 1]),
         ("replicas", [1, 2, 64], [0, -1, 65]),
+        ("disputes", ["take"], ["", "Take", "vote", "drop"]),
         ("shards", ["dealt", "private"], ["", "own", "Private"]),
     ],
 )

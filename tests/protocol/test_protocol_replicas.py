@@ -324,3 +324,67 @@ def test_the_cut_of_the_next_plan_may_come_before_it() -> None:
     mine.renew(second, 0)
     mine.plan(second, ())
     assert mine.cut == cut
+
+
+# ---- replicas that differ, where such units are left out ---------------------------------------------
+
+DROP = dataclasses.replace(SIX, rules=dataclasses.replace(CODED, disputes="drop"))
+THREES = terms(*NAMES, "coordinator", updates=1, rules=dataclasses.replace(DROP.rules, replicas=3))
+
+
+def disputing(given: Terms, **results: str) -> Leading:
+    """A leader of these offers: of the rank after the r, the result that it gave."""
+    lead = Leading(given, 0, 1000)
+    for rank, result in results.items():
+        lead.offer(RANKED[int(rank[1:])], offer(result), 2000)
+    return lead
+
+
+def test_a_unit_with_two_results_is_left_out_and_both_are_named() -> None:
+    lead = disputing(DROP, r0="a", r1="lie", r2="b", r3="b", r4="c", r5="c")
+    assert lead.torn() == {RANKED[0], RANKED[1]}
+    lead.plan()
+    assert named(lead) == [2, 4]
+    exchange(lead)
+    body = lead.make_body(Kind.UPDATE, ANCHOR, EVERYBODY, {})
+    assert disputed(body).keys() == {RANKED[0], RANKED[1]}
+    assert objection(DROP, body, ANCHOR) is None
+    assert "its unit is left out" in disputed(body)[RANKED[0]]
+    taken = disputing(SIX, r0="a", r1="lie", r2="b", r3="b", r4="c", r5="c")
+    taken.plan()
+    assert named(taken) == [0, 2, 4], "the rule of runs that do not say so"
+
+
+def test_a_third_replica_decides() -> None:
+    lead = disputing(THREES, r0="lie", r1="a", r3="b", r4="b")
+    assert lead.torn() == {RANKED[0], RANKED[1]}
+    lead.offer(RANKED[2], offer("a"), 2100)
+    assert lead.torn() == frozenset()
+    lead.plan()
+    assert named(lead) == [1, 3]
+
+
+def test_who_did_less_disputes_nothing() -> None:
+    lead = disputing(DROP, r0="a", r2="b", r4="c")
+    lead.offer(RANKED[1], offer("shorter", 400), 2000)
+    assert lead.torn() == frozenset()
+
+
+def test_a_unit_of_one_alone_gets_the_grace_and_no_more() -> None:
+    lead = disputing(DROP, r0="a", r2="b", r3="b", r4="c", r5="c")
+    assert lead.unconfirmed(set()) == 1
+    assert lead.unconfirmed({RANKED[1]}) == 0, "nobody is left to confirm it"
+    assert disputing(SIX, r0="a").unconfirmed(set()) == 0
+    given = (1000, 2000, lead.offers.keys(), set(), DROP, 0)
+    waits = decide_units(2100, *given, unconfirmed=1)
+    assert isinstance(waits, Wait)
+    assert waits == Wait("all units, 1 of them from one worker alone", 2250)
+    assert decide_units(2250, *given, unconfirmed=1) == Go(Kind.UPDATE, "all 3 units")
+    assert decide_units(2100, *given) == Go(Kind.UPDATE, "all 3 units")
+
+
+def test_too_many_torn_units_make_no_update() -> None:
+    lead = disputing(DROP, r0="a", r1="lie", r2="b", r3="lie", r4="c", r5="c")
+    offered = lead.offers.keys() - lead.torn()
+    found = decide_units(2500, 1000, 2000, offered, lead.torn(), DROP, 0)
+    assert found == Go(Kind.SKIP, "1 of 3 units, 2 are the quorum")
