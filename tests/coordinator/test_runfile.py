@@ -90,7 +90,10 @@ def without(text: str) -> str:
             GOOD.replace('"int8"', '"int8"\nfeedback = 0.0') + 'shards = "private"\n',
             ["shards = 'private' with [inner] state = 'kept'", "state = 'unit'"],
         ),
-        (GOOD + 'shards = "private"\nreplicas = 2\n', ["replicas = 2", "as many replicas as members hold it"]),
+        (
+            GOOD + 'shards = "private"\nreplicas = 2\n',
+            ["replicas = 2", "as many replicas as members hold it"],
+        ),
         (GOOD.replace("rounds = 12", "rounds = 0"), ["[run]", "rounds = 0"]),
         (GOOD.replace("rounds = 12", "rounds = true"), ["[run]", "rounds = True", "a whole number"]),
         (GOOD.replace("a-run", "a/run"), ["[run]", "name = 'a/run'"]),

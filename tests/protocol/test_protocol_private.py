@@ -72,8 +72,12 @@ def test_a_leader_takes_one_offer_of_each_shard() -> None:
     assert sorted(FIVE.unit(who) for who in named) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("answers", [("w1", "w2", "w4"), ("w3", "w2", "w4"), ("w1", "w5", "w4"), ("w3", "w5")])
-def test_a_sum_is_in_the_order_of_shards_whoever_of_their_holders_contributed(answers: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "answers", [("w1", "w2", "w4"), ("w3", "w2", "w4"), ("w1", "w5", "w4"), ("w3", "w5")]
+)
+def test_a_sum_is_in_the_order_of_shards_whoever_of_their_holders_contributed(
+    answers: tuple[str, ...],
+) -> None:
     participants = tuple(sorted(map(contributor, answers), key=lambda c: c.peer))
     column = Column(0, tuple(blobs(f"{c.peer}")[0] for c in participants))
     owning = Owning(1, 0, 3)

@@ -87,5 +87,6 @@ def test_heavy_faults_break_nothing(replicas: int) -> None:
 def test_liars_break_nothing() -> None:
     for seed in range(4):
         chosen = setting(6, 3, "heavy", liars=2, votes="two-thirds")
-        outcome = trial(seed, dataclasses.replace(chosen, replicas=2))
+        disputes = ("take", "drop")[seed % 2]
+        outcome = trial(seed, dataclasses.replace(chosen, replicas=2, disputes=disputes))
         assert (outcome.violation, outcome.stuck) == (None, None), f"FAIL seed={seed}"
