@@ -234,7 +234,7 @@ class Daemon:
                 if isinstance(action.record, a.Committed):
                     self._on_commit(action.record)
             case a.Fetch():
-                self._spawn(self.rounds.fetch(action, self.peer.round))
+                self._spawn(self.rounds.fetch(action, self.peer.round + action.ahead))
             case a.Train() if self.rounds.training is not None:
                 self.rounds.training.train(action, self._first_step(action))
             case a.Encode() if self.rounds.training is not None:

@@ -114,15 +114,15 @@ class Numbers:
 
     # ---- a contribution -------------------------------------------------------------------------
 
-    def encode(self, round_: int, delta: torch.Tensor, parts: int) -> list[Bytes]:
+    def encode(self, round_: int, delta: torch.Tensor, parts: int, again: bool = False) -> list[Bytes]:
         """Offer residual + delta, encoded part by part; ValueError (and nothing offered) if not finite.
 
         `delta` is the pseudo-gradient of the round's fragment. The offer takes its place: its memory is to
-        be left alone until the round's outcome.
+        be left alone until the round's outcome. `again`, it is that offer, to be cut into other parts.
         """
         fragment = self._fragment(round_)
         residual = self._residual(round_)
-        offered = delta if residual is None else residual.offer(delta, delta)
+        offered = delta if residual is None or again else residual.offer(delta, delta)
         try:
             return [self._encoded(offered[start:stop]) for start, stop in self.bounds(fragment, parts)]
         except ValueError:

@@ -45,9 +45,10 @@ log = structlog.get_logger("atoll.training")
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What was encoded for a round, until the round says what became of it."""
+    """What was encoded for a round, and of what, until the round says what became of it."""
 
     round: int
+    delta: torch.Tensor
     payloads: tuple[bytes, ...]
 
 
@@ -96,7 +97,7 @@ class Training:
         self._wanted: tuple[a.Train, int] | None = None
         self._wake = asyncio.Event()
         self._pending: dict[int, Pending] = {}
-        self._contribution: Contribution | None = None
+        self._contributions: dict[int, Contribution] = {}
         self._last: int | None = None
         self._saver: InnerSaver | None = None
         self._before, self._utilisation = Spent(), Utilisation()
@@ -174,9 +175,9 @@ class Training:
             del self._settled[min(self._settled)]
         self.became["included" if settle.included else "missed"] += 1
         self._cut_short(settle.round + 1)
-        pending, contribution = self._pending.pop(settle.round, None), self._contribution
-        if contribution is not None and contribution.round == settle.round:
-            self._contribution = None
+        pending = self._pending.pop(settle.round, None)
+        contribution = self._contributions.pop(settle.round, None)
+        if contribution is not None:
             self._soon(settle.round, self._settle_contribution, contribution, settle, moved)
         elif pending is not None:
             self._soon(settle.round, self._carry, pending, settle, moved)
@@ -341,28 +342,37 @@ class Training:
             self._feed(e.Trained(train.round, result.tokens, result.steps, _ms(result.seconds)))
 
     async def encode(self, order: a.Encode) -> tuple[bytes, ...]:
-        """Encode what was handed over, part by part; nothing if its round is over, or ends meanwhile."""
+        """Encode what was handed over, part by part; nothing if its round is over, or ends meanwhile.
+
+        What was encoded before its round began may be asked for again, in other parts.
+        """
         if self._promise is not None and self._promise.round == order.round:
             await self._promise.kept.wait()
-        pending = self._pending.pop(order.round, None)
+        done = self._contributions.pop(order.round, None)
+        pending = self._pending.pop(order.round, None) or done
         if pending is None:
             return ()
         self._settle_now()
         try:
             payloads = tuple(
                 await self._in_worker(
-                    order.round, self._numbers.encode, order.round, pending.delta, order.parts
+                    order.round,
+                    self._numbers.encode,
+                    order.round,
+                    pending.delta,
+                    order.parts,
+                    done is not None,
                 )
             )
         except ValueError as error:
             log.warning("nothing to contribute", round=order.round, reason=str(error))
             return ()
-        contribution = Contribution(order.round, payloads)
+        contribution = Contribution(order.round, pending.delta, payloads)
         if late := self._settled.get(order.round):
             self._soon(order.round, self._settle_contribution, contribution, *late)
             self._settle_now()
             return ()
-        self._contribution = contribution
+        self._contributions[order.round] = contribution
         return payloads
 
     async def _restart(self, error: TrainerDied, wanted: tuple[a.Train, int]) -> None:

@@ -28,11 +28,15 @@ class SetTimer:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Get a blob from any of `holders`, in this order; asking again while it is under way changes nothing."""
+    """Get a blob from any of `holders`, in this order; asking again while it is under way changes nothing.
+
+    One that is got `ahead` is of the next round.
+    """
 
     ref: BlobRef
     holders: tuple[PeerId, ...]
     kind: str
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,9 @@ MESSAGES = (
     Kind(m.Propose, "agree", LEADER, VOTERS, "the body, and who holds its blobs"),
     Kind(m.Lock, "agree", LEADER, VOTERS, "two-thirds: the certificate of first votes"),
     Kind(m.Vote, "agree", VOTERS, LEADER, "a signature over (run, round, view, body)"),
+    Kind(
+        m.Ahead, "agree", MEMBER, ANYBODY, "what it will offer to the next round, where training runs ahead"
+    ),
     Kind(m.Prepare, "take over", LEADER, VOTERS, "the view that is to be promised"),
     Kind(m.Promise, "take over", VOTERS, LEADER, "the view, and the body accepted last, if any"),
     Kind(

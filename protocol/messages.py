@@ -35,6 +35,14 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """Worker to members: what I will offer to the next round. Get it when this round's update is here."""
+
+    round: int
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
 class Alive:
     """Member to leader, while it trains."""
 
@@ -261,6 +269,7 @@ class Refuse:
 
 Message = (
     Offer
+    | Ahead
     | Alive
     | Waiting
     | Plan

@@ -20,6 +20,7 @@ from atoll.protocol.catchup import Catchup, rotated
 from atoll.protocol.collecting import Collecting
 from atoll.protocol.commits import Body, Snapshot
 from atoll.protocol.duties import (
+    ahead,
     chain,
     collector,
     leader,
@@ -128,6 +129,8 @@ class Peer:
         self.joinings: dict[PeerId, Joining] = {}
         self.vouchers: dict[PeerId, Digest] = {}
         self.found: tuple[PeerId, ...] = ()
+        self.ahead: dict[PeerId, m.Offer] = {}
+        self.got_ahead = False
         self.now_ms = 0
         self.out: list[a.Action] = []
         self.inbox: deque[m.Message] = deque()
@@ -153,6 +156,7 @@ class Peer:
         owner.react(self)
         collector.react(self)
         voter.react(self)
+        ahead.react(self)
         leader.react(self)
 
     # ---- derived --------------------------------------------------------------------------------
@@ -248,11 +252,11 @@ class Peer:
         if self.lacking:
             self.lacking.discard(digest)
 
-    def fetch(self, ref: BlobRef, holders: tuple[PeerId, ...], kind: str) -> None:
+    def fetch(self, ref: BlobRef, holders: tuple[PeerId, ...], kind: str, ahead: bool = False) -> None:
         """Ask for a blob once; `repeat` asks again."""
         if holders and ref.digest not in self.fetching:
             self.fetching.add(ref.digest)
-            self.out.append(a.Fetch(ref, holders, kind))
+            self.out.append(a.Fetch(ref, holders, kind, ahead))
 
     def refuse(self, sender: PeerId, reason: str) -> None:
         """Count a peer's fault, and tell it."""
@@ -332,6 +336,7 @@ _ANYWHERE: dict[type, Callable[[Peer, PeerId, Any], None]] = {
     m.Refuse: chain.on_refuse,
     m.Accuse: stages.on_accuse,
     m.Seal: recovery.on_seal,
+    m.Ahead: ahead.on_ahead,
 }
 
 _IN_ROUND: dict[type, Callable[[Peer, PeerId, Any], None]] = {

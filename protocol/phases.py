@@ -115,7 +115,17 @@ TRANSITIONS = (
     Transitions(
         "commit",
         (*TAKING_PART, "finished"),
-        ("catching up", "joining", "gathering", "paused", "training", "witnessing", "finished"),
+        (
+            "catching up",
+            "joining",
+            "exchanging",
+            "gathering",
+            "offered",
+            "paused",
+            "training",
+            "witnessing",
+            "finished",
+        ),
     ),
     Transitions(
         "view", ("voting", "exchanging"), ("gathering", "offered", "paused", "training", "witnessing")

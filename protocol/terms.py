@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import MappingProxyType
@@ -285,6 +285,17 @@ def parts_of(members: tuple[Member, ...], round_: int, rules: RoundRules, encode
     return owners * max(1, pieces)
 
 
+def part_bytes_of(
+    members: tuple[Member, ...], round_: int, rules: RoundRules, sizes: Callable[[int, int], tuple[int, ...]]
+) -> tuple[int, ...]:
+    """The encoded size of each part of a round among these members; `sizes(fragment, parts)` tells them."""
+    fragment = fragment_of(round_, rules.fragments)
+    whole = sizes(fragment, 1)
+    if rules.exchange != "dense":
+        return whole
+    return sizes(fragment, parts_of(members, round_, rules, whole[0]))
+
+
 @lru_cache(maxsize=16)
 def _eligible(members: Same[tuple[Member, ...]], round_: int) -> int:
     return len(eligible(members.it, round_))
@@ -414,6 +425,16 @@ def terms_of(ledger: Ledger, manifest: Manifest, part_bytes: Sequence[int]) -> T
     """The terms of the round after the ledger's last commit."""
     place = (ledger.genesis.run_id, ledger.height + 1, ledger.head, ledger.epoch, ledger.updates)
     return _terms(*place, len(ledger.banned), Same(ledger.members), Same(manifest), tuple(part_bytes))
+
+
+def terms_after(
+    ledger: Ledger, body: Body, manifest: Manifest, sizes: Callable[[int, int], tuple[int, ...]]
+) -> Terms:
+    """What the terms of the round after this body's will be, if it is what the ledger's next commit holds."""
+    part_bytes = part_bytes_of(body.members, body.round + 1, manifest.rounds, sizes)
+    updates = ledger.updates + (body.kind is Kind.UPDATE)
+    place = (ledger.genesis.run_id, body.round + 1, body.digest, ledger.epoch, updates)
+    return _terms(*place, len(ledger.banned), Same(body.members), Same(manifest), part_bytes)
 
 
 @lru_cache(maxsize=8)

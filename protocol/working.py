@@ -55,9 +55,9 @@ class Working:
         self.stirred = True
         return True
 
-    def to_encode(self, present: int) -> bool:
-        """Whether the present round's work is to be encoded: its parts are known only now. True once."""
-        work = self.work.get(present)
+    def to_encode(self, round_: int) -> bool:
+        """Whether a round's work is to be encoded, as its parts are known or can be guessed. True once."""
+        work = self.work.get(round_)
         if work is None or not work.trained or work.encoding:
             return False
         work.encoding = True
@@ -68,12 +68,21 @@ class Working:
         work = self.work.get(round_)
         if work is None or not work.encoding or work.parts:
             return False
-        work.parts = parts
+        work.parts, self.stirred = parts, True
         return True
 
-    def offered(self, present: int) -> Work | None:
-        """What can be offered to the present round's leader."""
-        work = self.work.get(present)
+    def fits(self, round_: int, sizes: tuple[int, ...]) -> bool:
+        """Whether a round's work is encoded in parts of these sizes; if in others, it is to be done again."""
+        work = self.work.get(round_)
+        if work is None or not work.parts:
+            return False
+        if tuple(ref.size for ref in work.parts) != sizes:
+            work.parts, work.encoding, self.stirred = (), False, True
+        return bool(work.parts)
+
+    def offered(self, round_: int) -> Work | None:
+        """What can be offered to a round's leader."""
+        work = self.work.get(round_)
         return work if work is not None and work.parts else None
 
     def settle(self, round_: int) -> bool:

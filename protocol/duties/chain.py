@@ -11,7 +11,7 @@ from atoll.protocol import messages as m
 from atoll.protocol import private, relay
 from atoll.protocol.admission import refusal
 from atoll.protocol.commits import COMMITS_BYTES_MAX, Commit, Snapshot
-from atoll.protocol.duties import recovery, repeat, rounds
+from atoll.protocol.duties import ahead, recovery, repeat, rounds
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.proofs import Farewell, Joining, joining_message
@@ -72,6 +72,7 @@ def _rewind(peer: Peer, round_: int) -> None:
 
 def _give_up_work(peer: Peer) -> None:
     """The ledger jumped: nothing that was trained for is one of its rounds any more."""
+    peer.ahead = {}
     for round_ in peer.working.drop():
         peer.out.append(a.Settle(round_, False, peer.rules.late))
 
@@ -90,6 +91,7 @@ def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -
             peer.out.append(a.Settle(round_, included, peer.rules.late))
     peer.why = f"commit {peer.ledger.height} ({peer.ledger.commits[-1].body.kind.name.lower()})"
     rounds.enter_round(peer)
+    ahead.begin(peer)
     for who in peer.joiners.keys() & peer.terms.places.keys():
         if peer.terms.role_of(who) is peer.joiners[who][0]:
             del peer.joiners[who]

@@ -9,12 +9,11 @@ from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol.duties import voter
 from atoll.protocol.evidence import Notebook
-from atoll.protocol.fragments import fragment_of
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.leading import Leading
 from atoll.protocol.owning import Owning
 from atoll.protocol.proofs import farewell_message, promise_message
-from atoll.protocol.terms import parts_of, terms_of
+from atoll.protocol.terms import part_bytes_of, terms_of
 from atoll.protocol.views import Views
 
 if TYPE_CHECKING:
@@ -32,11 +31,7 @@ def on_started(peer: Peer, event: e.Started) -> None:
 def enter_round(peer: Peer) -> None:
     """Begin the round after the ledger's last commit, in the view that was promised for it if any."""
     rules, height = peer.rules, peer.ledger.height
-    fragment = fragment_of(height + 1, rules.fragments)
-    sizes = peer.config.part_bytes(fragment, 1)
-    if rules.exchange == "dense":
-        parts = parts_of(peer.ledger.members, height + 1, rules, sizes[0])
-        sizes = peer.config.part_bytes(fragment, parts)
+    sizes = part_bytes_of(peer.ledger.members, height + 1, rules, peer.config.part_bytes)
     peer.terms, peer.round = terms_of(peer.ledger, peer.config.manifest, sizes), height + 1
     peer.since_ms, peer.asked_ms = peer.now_ms, peer.now_ms - rules.retry_ms
     peer.retries = peer.hops = peer.progress = 0

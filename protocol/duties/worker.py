@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
-from atoll.protocol.duties import repeat, rounds, voter
+from atoll.protocol.duties import ahead, repeat, rounds, voter
 from atoll.protocol.ids import short
 from atoll.protocol.roster import Role
 
@@ -27,6 +27,7 @@ def react(peer: Peer) -> None:
     if peer.working.to_encode(peer.round):
         lasting = peer.rules.exchange == "sparse"
         peer.out.append(a.Encode(peer.round, len(peer.terms.part_bytes), lasting))
+    ahead.encode(peer)
 
 
 def _other_shard(peer: Peer) -> bool:
@@ -64,12 +65,18 @@ def on_trained(peer: Peer, event: e.Trained) -> None:
 
 
 def on_encoded(peer: Peer, event: e.Encoded) -> None:
-    if event.round != peer.round or not peer.working.encoded(event.round, event.parts):
+    early = event.round == peer.round + 1
+    if event.round != peer.round + early or not peer.working.encoded(event.round, event.parts):
         return
-    assert tuple(ref.size for ref in event.parts) == peer.terms.part_bytes
     for ref in event.parts:
         peer.has(ref.digest)
-    if peer.active and (mine := peer.mine) is not None:
+    if early:
+        ahead.on_encoded(peer)
+    elif (
+        peer.working.fits(event.round, peer.terms.part_bytes)
+        and peer.active
+        and (mine := peer.mine) is not None
+    ):
         peer.why = f"offered {mine.tokens} tokens to {short(peer.leader)}"
         rounds.offer(peer)
 

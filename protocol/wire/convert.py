@@ -250,6 +250,7 @@ def _read_join(round_: int, j: wire.Join) -> m.Join:
 
 _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     m.Offer: ("offer", _offer),
+    m.Ahead: ("ahead", lambda a: wire.Ahead(offer=_offer(a.offer))),
     m.Alive: ("alive", lambda a: wire.Alive(view=a.view, steps=a.steps)),
     m.Waiting: ("waiting", lambda w: wire.Waiting(view=w.view, reason=w.reason)),
     m.Plan: ("plan", _plan),
@@ -275,6 +276,7 @@ _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
 
 _READERS: dict[str, Callable[[int, Any], m.Message]] = {
     "offer": _read_offer,
+    "ahead": lambda r, a: m.Ahead(r, _read_offer(r + 1, a.offer)),
     "alive": lambda r, a: m.Alive(r, a.view, a.steps),
     "waiting": lambda r, w: m.Waiting(r, w.view, readable(w.reason)),
     "plan": _read_plan,

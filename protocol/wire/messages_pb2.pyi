@@ -298,6 +298,12 @@ class Offer(_message.Message):
     train_ms: int
     def __init__(self, view: _Optional[int] = ..., anchor: _Optional[bytes] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., leaving: _Optional[bool] = ..., farewell: _Optional[bytes] = ..., uplink: _Optional[int] = ..., train_ms: _Optional[int] = ...) -> None: ...
 
+class Ahead(_message.Message):
+    __slots__ = ("offer",)
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    offer: Offer
+    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ...) -> None: ...
+
 class Alive(_message.Message):
     __slots__ = ("view", "steps")
     VIEW_FIELD_NUMBER: _ClassVar[int]
@@ -507,7 +513,7 @@ class Refuse(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Message(_message.Message):
-    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse", "prepare", "summed", "lock", "accuse", "seal", "epoch")
+    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse", "prepare", "summed", "lock", "accuse", "seal", "ahead", "epoch")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     ALIVE_FIELD_NUMBER: _ClassVar[int]
@@ -531,6 +537,7 @@ class Message(_message.Message):
     LOCK_FIELD_NUMBER: _ClassVar[int]
     ACCUSE_FIELD_NUMBER: _ClassVar[int]
     SEAL_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     round: int
     offer: Offer
@@ -555,8 +562,9 @@ class Message(_message.Message):
     lock: Lock
     accuse: Accuse
     seal: Seal
+    ahead: Ahead
     epoch: int
-    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., summed: _Optional[_Union[Summed, _Mapping]] = ..., lock: _Optional[_Union[Lock, _Mapping]] = ..., accuse: _Optional[_Union[Accuse, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., summed: _Optional[_Union[Summed, _Mapping]] = ..., lock: _Optional[_Union[Lock, _Mapping]] = ..., accuse: _Optional[_Union[Accuse, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., ahead: _Optional[_Union[Ahead, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class PeerRecord(_message.Message):
     __slots__ = ("run_id", "public_key", "sequence", "direct", "certificate_digest", "multiaddrs", "role", "agent")

@@ -141,6 +141,22 @@ def test_a_run_without_feedback_holds_no_residual() -> None:
     assert one.encode(3, delta.clone(), 2) == payloads, "nothing of an earlier round is in it"
 
 
+def test_what_was_cut_for_other_members_is_cut_again_from_the_same_offer() -> None:
+    one = numbers("int8")
+    one.encode(1, vector(SIZES[1], 4), 2)
+    one.missed(1, "carry", True)
+    other, delta = numbers("int8"), vector(SIZES[1], 5)
+    other.load_residual(residual(one))
+    whole, known = delta.clone(), one.encode(3, delta, 1)
+    assert known == other.encode(3, whole, 1)
+    parts = one.encode(3, delta, 2, again=True)
+    assert [len(part) for part in parts] == list(one.part_bytes(1, 2))
+    assert torch.equal(delta, whole)
+    one.accepted(3, parts)
+    left = torch.cat([piece for _, piece in one._decoded(1, parts)])
+    assert torch.equal(one.residuals[1].buffer, whole - left)
+
+
 def test_an_offer_lies_where_its_delta_was() -> None:
     one, delta = numbers(), vector(SIZES[1], 10)
     one.encode(1, delta.clone(), 2)

@@ -109,7 +109,7 @@ class Stream(Side):
         numel = self.numbers.numel
         self.numbers.anchor.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
         self.numbers.fragments, self.numbers.pieces = 2, tuple(slice(*p.indices(numel)[:2]) for p in PIECES)
-        self.numbers.encode = lambda round_, delta, parts: [delta.numpy().tobytes()]
+        self.numbers.encode = lambda round_, delta, parts, again=False: [delta.numpy().tobytes()]
         self.training = Training(
             replace(CONFIG, fragments=2, effort=0.5), self.numbers, self.worker, self.take
         )

@@ -67,6 +67,22 @@ def test_what_was_trained_ahead_is_encoded_once_its_round_begins() -> None:
     )
 
 
+def test_what_was_encoded_for_other_parts_is_encoded_again() -> None:
+    mine = Working()
+    mine.begin(2, START)
+    mine.trained(2, 100, 10)
+    assert mine.to_encode(2)
+    sizes = tuple(ref.size for ref in blobs("w1"))
+    assert not mine.fits(2, sizes), "it is under way"
+    assert not mine.to_encode(2)
+    mine.encoded(2, blobs("w1"))
+    assert mine.fits(2, sizes)
+    assert not mine.fits(2, (*sizes, 1))
+    assert mine.offered(2) is None
+    assert mine.to_encode(2)
+    assert mine.encoded(2, blobs("again"))
+
+
 def test_a_second_report_of_the_same_training_changes_nothing() -> None:
     mine = Working()
     mine.begin(1, START)

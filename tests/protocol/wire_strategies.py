@@ -192,18 +192,21 @@ class Messages:
     def _kinds(self) -> dict[str, st.SearchStrategy[m.Message]]:
         r, v = self.rounds, self.views
         few_peers, accepted = self._few(self.peers), st.none() | st.tuples(v, self.bodies)
+        offered = (
+            self.digests,
+            self.u64,
+            self.u32,
+            self._right_parts(),
+            self.flags,
+            self.signatures,
+            self.u64,
+        )
         return {
-            "Offer": st.builds(
-                m.Offer,
-                r,
-                v,
-                self.digests,
-                self.u64,
-                self.u32,
-                self._right_parts(),
-                self.flags,
-                self.signatures,
-                self.u64,
+            "Offer": st.builds(m.Offer, r, v, *offered),
+            "Ahead": r.flatmap(
+                lambda now: st.builds(
+                    m.Ahead, st.just(now), st.builds(m.Offer, st.just(now + 1), v, *offered)
+                )
             ),
             "Alive": st.builds(m.Alive, r, v, self.u32),
             "Waiting": st.builds(m.Waiting, r, v, reasons),
