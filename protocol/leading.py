@@ -172,7 +172,7 @@ class Leading:
         elif min(offer.tokens, offer.steps) > 0:
             self.rejected.pop(sender, None)
             self.offers[sender] = offer
-            self.watch.offer(sender, offer.train_ms, now_ms)
+            self.watch.offer(sender, now_ms + offer.spare_ms)
         if self.quorum_ms is None and self._covered >= self.terms.quorum:
             self.quorum_ms = now_ms
 

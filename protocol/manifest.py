@@ -31,7 +31,10 @@ FRAGMENTS_MAX = 256
 REPLICAS_MAX = 64
 """No rule needs a larger number; the wire's integers and sums of weights hold them all."""
 MANIFEST_BYTES_MAX = 256 << 10
-LATER_KEYS = {"rounds": ("work", "steps_min", "replicas", "shards", "disputes", "wait"), "outer": ("clip", "faulty")}
+LATER_KEYS = {
+    "rounds": ("work", "steps_min", "replicas", "shards", "disputes", "wait"),
+    "outer": ("clip", "faulty"),
+}
 PARTITIONS = ("balanced", "sequential", "strided")
 _DOMAIN = b"atoll run manifest 1"
 _T = TypeVar("_T")

@@ -47,14 +47,14 @@ class Syncs:
 
 @dataclass(slots=True)
 class Watch:
-    """What a leader sees of its round: who is at which step since when, and who offered when, after how long.
+    """What a leader sees of its round: who is at which step since when, until when who offered can train on.
 
     `due` is until when each one is waited for: a later report never postpones it, so none can keep a round
     open by being almost done again and again. Each of the three has an entry for a member at most.
     """
 
     progress: dict[PeerId, tuple[int, int]] = field(default_factory=dict)
-    offered: dict[PeerId, tuple[int, int]] = field(default_factory=dict)
+    spent_ms: dict[PeerId, int] = field(default_factory=dict)
     due: dict[PeerId, int] = field(default_factory=dict)
 
     def report(self, peer: PeerId, steps: int, now_ms: int) -> None:
@@ -62,8 +62,10 @@ class Watch:
         if steps > self.progress.get(peer, (0, 0))[0]:
             self.progress[peer] = (steps, now_ms)
 
-    def offer(self, peer: PeerId, train_ms: int, now_ms: int) -> None:
-        self.offered.setdefault(peer, (now_ms, train_ms))
+    def offer(self, peer: PeerId, spent_ms: int) -> None:
+        """A worker stands still from then on, unless it has the update. The last word counts: what is offered
+        a round ahead says nothing of it, and comes again when its round begins."""
+        self.spent_ms[peer] = spent_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +104,8 @@ def end_ms(
 
 
 def _slack(moment: Moment, watch: Watch, offers: Collection[PeerId], missing: Mapping[PeerId, int]) -> int:
-    """The usual grace, or for as long as nobody stands still for it.
-
-    Who has offered may train one more round at least before it needs this one's update, whatever `overlap`.
-    """
-    spent = [at_ms + train_ms for peer, (at_ms, train_ms) in watch.offered.items() if peer in offers]
+    """The usual grace, or for as long as nobody stands still for it."""
+    spent = [spent_ms for peer, spent_ms in watch.spent_ms.items() if peer in offers]
     if not spent or not moment.sync_ms:
         return moment.usual_ms
     window_ms, quorum_ms = min(spent) - moment.since_ms, moment.quorum_ms - moment.since_ms

@@ -153,11 +153,11 @@ def offer(peer: Peer) -> None:
     mine, bye = peer.mine, farewell(peer) if peer.finishing else b""
     if mine is not None:
         work = (mine.anchor, mine.tokens, mine.steps, mine.parts)
-        train_ms = mine.train_ms if peer.terms.by_speed or peer.rules.wait == "slack" else 0
-        peer.tell(
-            peer.leader,
-            m.Offer(peer.round, peer.view, *work, peer.finishing, bye, peer.config.uplink(), train_ms),
-        )
+        train_ms = mine.train_ms if peer.terms.by_speed else 0
+        slack = peer.rules.wait == "slack"
+        spare_ms = peer.working.spare_ms(peer.round, peer.rules.overlap, peer.now_ms) if slack else 0
+        times = (peer.config.uplink(), train_ms, spare_ms)
+        peer.tell(peer.leader, m.Offer(peer.round, peer.view, *work, peer.finishing, bye, *times))
 
 
 def farewell(peer: Peer) -> bytes:

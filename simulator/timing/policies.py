@@ -139,7 +139,7 @@ class BackupWorkers:
 class Dynamic:
     """Runs with `wait = "dynamic"`: a leader foresees who is done when from the steps that workers report.
 
-    It hears of them as often as members say that they are alive, and decides again whenever it hears anything.
+    It hears of them as often as members say that they are alive, and decides again whenever it hears.
     (Dynamic backup workers: Xu, Neglia and Sebastianelli 2020)
     """
 

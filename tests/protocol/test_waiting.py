@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from leading_bench import FIVE, offer
-from protocol_samples import RULES, peer, terms
+from protocol_samples import ANCHOR, RULES, peer, terms
 
 from atoll.protocol.commits import Kind
 from atoll.protocol.errors import ConfigError
@@ -16,6 +16,7 @@ from atoll.protocol.ids import PeerId
 from atoll.protocol.leading import Go, Leading, Wait, decide
 from atoll.protocol.manifest import RoundRules, check_rounds
 from atoll.protocol.waiting import Moment, Syncs, Watch, end_ms
+from atoll.protocol.working import Working
 
 STEPS = 10
 DYNAMIC = dataclasses.replace(RULES, wait="dynamic")  # a grace of 25 %, 100 to 1000 ms
@@ -99,8 +100,8 @@ def test_progress_is_of_when_it_was_first_said() -> None:
 
 def slack(offers: dict[PeerId, tuple[int, int]], sync_ms: int, quorum_ms: int = 4000) -> int | None:
     seen = Watch()
-    for who, (at_ms, train_ms) in offers.items():
-        seen.offer(who, train_ms, at_ms)
+    for who, (at_ms, spare_ms) in offers.items():
+        seen.offer(who, at_ms + spare_ms)
     return end_ms(moment(quorum_ms, SLACK, quorum_ms, sync_ms), seen, set(offers), {W5: STEPS})
 
 
@@ -122,13 +123,13 @@ def test_slack_lasts_until_the_first_one_needs_the_update(
 
 
 @given(st.integers(0, 50_000), st.integers(0, 50_000), st.integers(1, 50_000), st.integers(0, 50_000))
-def test_nobody_stands_still_for_slack(at_ms: int, train_ms: int, sync_ms: int, more_ms: int) -> None:
+def test_nobody_stands_still_for_slack(at_ms: int, spare_ms: int, sync_ms: int, more_ms: int) -> None:
     quorum_ms = at_ms + more_ms
-    until = slack({W1: (at_ms, train_ms)}, sync_ms, quorum_ms)
+    until = slack({W1: (at_ms, spare_ms)}, sync_ms, quorum_ms)
     usual = moment(quorum_ms, SLACK, quorum_ms).usual_ms
     assert until is not None
     assert until >= usual
-    assert until == usual or until + sync_ms <= at_ms + train_ms
+    assert until == usual or until + sync_ms <= at_ms + spare_ms
 
 
 def test_what_a_sync_takes_is_averaged_and_an_idle_round_says_nothing() -> None:
@@ -139,6 +140,19 @@ def test_what_a_sync_takes_is_averaged_and_an_idle_round_says_nothing() -> None:
             syncs.begin(begun + 50)  # another plan of the same round
         syncs.end(ended)
     assert syncs == Syncs((400 + 201 + 1) // 2)
+
+
+def test_a_worker_knows_how_long_it_can_go_on() -> None:
+    mine = Working()
+    assert mine.spare_ms(1, 3, 1000) == 0
+    mine.begin(1, ANCHOR, 1000)
+    mine.trained(1, 100, 10, 500)
+    assert mine.spare_ms(1, 0, 1600) == 0, "it needs the update at once"
+    assert mine.spare_ms(1, 3, 1600) == 1500
+    mine.begin(2, ANCHOR, 1600)
+    assert mine.spare_ms(1, 3, 1700) == 400 + 1000
+    assert mine.spare_ms(1, 1, 1700) == 400
+    assert mine.spare_ms(1, 1, 9000) == 0, "it takes longer than the last one"
 
 
 # ---- where a leader asks ------------------------------------------------------------------------
@@ -153,12 +167,12 @@ def test_a_leader_goes_on_at_that_end() -> None:
     assert isinstance(decide(4200, 0, 4000, 5, 5, given_terms, 0, 6000), Go), "all are here"
 
 
-def test_a_leader_keeps_when_offers_first_came() -> None:
+def test_a_leader_keeps_what_was_said_last() -> None:
     lead = Leading(terms("w1", "w2", "coordinator", updates=1, rules=SLACK), 0, 1000)
-    lead.offer(W1, offer("w1", train_ms=700), 2000)
-    lead.offer(W1, offer("w1", train_ms=700), 2600)
-    lead.offer(peer("stranger"), offer("stranger", train_ms=1), 2600)
-    assert lead.watch.offered == {W1: (2000, 700)}
+    lead.offer(W1, offer("w1"), 2000)  # told a round ahead
+    lead.offer(W1, offer("w1", spare_ms=700), 2600)
+    lead.offer(peer("stranger"), offer("stranger", spare_ms=1), 2600)
+    assert lead.watch.spent_ms == {W1: 3300}
 
 
 @pytest.mark.parametrize(
