@@ -19,10 +19,7 @@ def slack_ms(window_ms: int, quorum_ms: int, sync_ms: int, share: float) -> int:
     return int(share * max(0, window_ms - quorum_ms - sync_ms))
 
 
-def grace_ms(waited_ms: int, share: float, bounds_ms: tuple[int, int], slack: int = 0) -> int:
-    """How long to wait after the quorum: the share of the wait so far that `decide` gives, or a longer slack.
-
-    Slack may exceed the upper bound: it is nobody's time. Without any, it is what `decide` does.
-    """
+def grace_ms(waited_ms: int, share: float, bounds_ms: tuple[int, int]) -> int:
+    """How long to wait after the quorum: a share of the wait so far, within bounds."""
     least_ms, most_ms = bounds_ms
-    return max(least_ms, min(int(share * waited_ms), most_ms), slack)
+    return max(least_ms, min(int(share * waited_ms), most_ms))

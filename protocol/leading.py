@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from atoll.protocol.commits import Body, Contributor, Kind, Rejection
+from atoll.protocol.grace import grace_ms
 from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.manifest import TOKENS_MAX
 from atoll.protocol.messages import Column, Cut, Held, Lock, Message, Offer, Plan, Promise, Propose, Reduced
@@ -20,6 +21,7 @@ from atoll.protocol.replicas import name_of, picked, reason, torn, torn_reason
 from atoll.protocol.roster import Presence, Role
 from atoll.protocol.speeds import paced
 from atoll.protocol.terms import Terms, next_members
+from atoll.protocol.waiting import Watch
 
 Outbox = list[tuple[tuple[PeerId, ...], Message]]
 REVISIONS_MAX = 64
@@ -44,26 +46,35 @@ class Go:
 
 
 def decide(
-    now_ms: int, since_ms: int, quorum_ms: int | None, offers: int, expected: int, terms: Terms, joiners: int
+    now_ms: int,
+    since_ms: int,
+    quorum_ms: int | None,
+    offers: int,
+    expected: int,
+    terms: Terms,
+    joiners: int,
+    end_ms: int | None = None,
 ) -> Wait | Go:
     """Whether a leader goes on: when all have offered, after the grace for the rest, or without an update.
 
     `since_ms` is when the round began here, `quorum_ms` when enough offers were in; `expected` counts the
-    workers that have not been lost. (Quorum and adaptive grace: Decoupled DiLoCo, 2026)
+    workers that have not been lost. `end_ms` is the end of another wait than the usual grace (waiting.py).
+    (Quorum and adaptive grace: Decoupled DiLoCo, 2026)
     """
     rules = terms.rules
     if terms.gathering:
         return gather(terms, joiners)
     if offers < terms.quorum:
-        end_ms = since_ms + rules.train_ms_max
-        if now_ms >= end_ms or expected < terms.quorum:
+        last_ms = since_ms + rules.train_ms_max
+        if now_ms >= last_ms or expected < terms.quorum:
             return Go(Kind.SKIP, f"{offers} offers, {terms.quorum} are the quorum")
-        return Wait(f"{offers} of {expected} offers, {terms.quorum} are the quorum", end_ms)
+        return Wait(f"{offers} of {expected} offers, {terms.quorum} are the quorum", last_ms)
     if offers >= expected:
         return Go(Kind.UPDATE, f"all {offers} offers")
     assert quorum_ms is not None
-    share_ms = int(rules.grace_share * (quorum_ms - since_ms))
-    end_ms = quorum_ms + max(rules.grace_ms_min, min(share_ms, rules.grace_ms_max))
+    if end_ms is None:
+        bounds_ms = (rules.grace_ms_min, rules.grace_ms_max)
+        end_ms = quorum_ms + grace_ms(quorum_ms - since_ms, rules.grace_share, bounds_ms)
     if now_ms >= end_ms:
         return Go(Kind.UPDATE, f"{offers} of {expected} offers when the grace was over")
     return Wait(f"{offers} of {expected} offers, grace of {end_ms - now_ms} ms", end_ms)
@@ -115,6 +126,7 @@ class Leading:
     promises: dict[PeerId, tuple[int, Body] | None] = field(default_factory=dict)
     judged: bool = False
     quorum_ms: int | None = None
+    watch: Watch = field(default_factory=Watch)
     exchange: Exchange | None = None
     body: Body | None = None
     votes: dict[PeerId, bytes] = field(default_factory=dict)
@@ -160,6 +172,7 @@ class Leading:
         elif min(offer.tokens, offer.steps) > 0:
             self.rejected.pop(sender, None)
             self.offers[sender] = offer
+            self.watch.offer(sender, now_ms + offer.spare_ms)
         if self.quorum_ms is None and self._covered >= self.terms.quorum:
             self.quorum_ms = now_ms
 

@@ -21,6 +21,7 @@ from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_of, public_key_of
 from atoll.protocol.keys import Key, verify
 from atoll.protocol.ledger import Genesis
 from atoll.protocol.roster import MEMBERS_MAX, Member, Role
+from atoll.protocol.waiting import WAITS
 from atoll.protocol.wire import messages_pb2 as wire
 
 FORMAT = 1
@@ -30,7 +31,10 @@ FRAGMENTS_MAX = 256
 REPLICAS_MAX = 64
 """No rule needs a larger number; the wire's integers and sums of weights hold them all."""
 MANIFEST_BYTES_MAX = 256 << 10
-LATER_KEYS = {"rounds": ("work", "steps_min", "replicas", "shards", "disputes"), "outer": ("clip", "faulty")}
+LATER_KEYS = {
+    "rounds": ("work", "steps_min", "replicas", "shards", "disputes", "wait"),
+    "outer": ("clip", "faulty"),
+}
 PARTITIONS = ("balanced", "sequential", "strided")
 _DOMAIN = b"atoll run manifest 1"
 _T = TypeVar("_T")
@@ -54,7 +58,8 @@ class RoundRules:
     So many as `replicas` workers train each unit of the data, so that one less may be absent without loss.
     The data are `dealt` from what all have, or `private`: each unit is a shard that its holders keep, and who
     holds the same one is a replica, however many these are. Of replicas that differ, with no majority of one
-    result, `disputes` says what counts: "take" that of the lowest peer id, or "drop" the unit.
+    result, `disputes` says what counts: "take" that of the lowest peer id, or "drop" the unit. For whom a
+    leader waits beyond the quorum is its `wait`: see waiting.py.
     """
 
     rounds: int = 0
@@ -87,6 +92,7 @@ class RoundRules:
     replicas: int = 1
     shards: str = "dealt"
     disputes: str = "take"
+    wait: str = "grace"
 
     @property
     def replicated(self) -> bool:
@@ -384,6 +390,20 @@ def check_rounds(rules: RoundRules, where: str) -> None:
     fits = 1 <= rules.replicas <= REPLICAS_MAX
     _require(fits, f"replicas = {rules.replicas}", where, f"1 to {REPLICAS_MAX}")
     _check_shards(rules, where)
+    _check_wait(rules, where)
+
+
+def _check_wait(rules: RoundRules, where: str) -> None:
+    what, slack = f"wait = {rules.wait!r}", rules.wait == "slack"
+    _require(rules.wait in WAITS, what, where, f"one of {', '.join(WAITS)}")
+    if rules.wait == "grace":
+        return
+    right = "leave it out: where workers are replicas, each unit is waited for"
+    _require(not rules.replicated, f"{what} with replicas", where, right)
+    right = "overlap above 0: else nobody can train on without the update, and there is no slack"
+    _require(not slack or rules.overlap > 0, f"{what} with overlap = 0", where, right)
+    right = "wait = 'slack': training goes on meanwhile, and a round costs no more for taking longer"
+    _require(slack or rules.overlap == 0, f"{what} with overlap = {rules.overlap}", where, right)
 
 
 def _check_shards(rules: RoundRules, where: str) -> None:

@@ -19,7 +19,8 @@ class Offer:
     """Member to leader: my pseudo-gradient is encoded, these are its parts.
 
     `uplink` is what this peer measured that it can send, in bytes per second; 0 if it did not yet.
-    `train_ms` is how long its inner steps took.
+    `train_ms` is how long its inner steps took, and `spare_ms` for how long it can train on before it needs
+    this round's update.
     """
 
     round: int
@@ -32,6 +33,7 @@ class Offer:
     farewell: bytes = b""
     uplink: int = 0
     train_ms: int = 0
+    spare_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ from atoll.protocol.proofs import Equivocation, Farewell, Joining, Sighting, Sig
 from atoll.protocol.roster import MEMBERS_MAX, Role
 from atoll.protocol.terms import Terms
 from atoll.protocol.views import Views
+from atoll.protocol.waiting import Syncs
 from atoll.protocol.working import Work, Working
 
 PEERS_MAX = 2 * MEMBERS_MAX
@@ -117,6 +118,7 @@ class Peer:
         self.sealed: Snapshot | None = None
         self.early_seal: tuple[PeerId, m.Seal] | None = None
         self.working = Working()
+        self.syncs = Syncs()
         self.held: dict[Digest, int] = {}
         self.fetching: set[Digest] = set()
         self.heard: dict[PeerId, int] = {}

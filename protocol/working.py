@@ -21,6 +21,7 @@ class Work:
     tokens: int = 0
     steps: int = 0
     train_ms: int = 0
+    begun_ms: int = 0
     trained: bool = False
     encoding: bool = False
     parts: tuple[BlobRef, ...] = ()
@@ -42,9 +43,9 @@ class Working:
         wanted = max(present, self.asked + 1)
         return wanted if wanted <= present + ahead else None
 
-    def begin(self, round_: int, anchor: Digest) -> None:
+    def begin(self, round_: int, anchor: Digest, now_ms: int = 0) -> None:
         self.asked = round_
-        self.work[round_] = Work(round_, anchor)
+        self.work[round_] = Work(round_, anchor, begun_ms=now_ms)
 
     def trained(self, round_: int, tokens: int, steps: int, train_ms: int = 0) -> bool:
         """Take what training gave; False if nobody waits for it any more."""
@@ -54,6 +55,18 @@ class Working:
         work.tokens, work.steps, work.train_ms, work.trained = tokens, steps, train_ms, True
         self.stirred = True
         return True
+
+    def spare_ms(self, present: int, ahead: int, now_ms: int) -> int:
+        """For how long it can train on before it needs the present round's update.
+
+        What is left of the round in training, and those that may be begun, if each takes as long as the
+        present one's did.
+        """
+        done, last = self.work.get(present), self.work.get(self.asked)
+        if done is None or last is None:
+            return 0
+        left_ms = 0 if last.trained else max(0, last.begun_ms + done.train_ms - now_ms)
+        return left_ms + done.train_ms * max(0, present + ahead - self.asked)
 
     def to_encode(self, round_: int) -> bool:
         """Whether a round's work is to be encoded, as its parts are known or can be guessed. True once."""

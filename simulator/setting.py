@@ -66,7 +66,8 @@ class Setting:
     `snapshots` (every how many rounds there is one) are 0. Of the workers, `liars` lie: how is in `lies/`,
     and `lies` chooses among the kinds. `retry_ms`, `work`, `replicas` and `disputes` are the rules of those
     names; replicas exchange densely and in whole models only. Where `private` is above 0, so many shards
-    are held by the workers in turn, and a unit is one of them.
+    are held by the workers in turn, and a unit is one of them. `wait` is the rule of runs in whose mode it
+    means anything; the others have the usual one.
     """
 
     peers: int
@@ -84,6 +85,7 @@ class Setting:
     replicas: int = 1
     private: int = 0
     disputes: str = "take"
+    wait: str = "grace"
 
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
@@ -174,6 +176,7 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
     Every fourth seed's run is complete when all goes well: then everybody must end. The others go on.
     """
     fragments, streaming, exchange = MODES[chosen.mode_of(seed)]
+    wait = chosen.wait if (chosen.wait == "slack") == streaming else "grace"
     return RoundRules(
         rounds=chosen.rounds + FURTHER_UPDATES if seed % 4 == 3 else 0,
         grace_ms_min=200,
@@ -195,6 +198,7 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         replicas=chosen.replicas,
         disputes=chosen.disputes,
         shards="private" if chosen.private else "dealt",
+        wait=wait,
     )
 
 

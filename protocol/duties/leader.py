@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
-from atoll.protocol import private
+from atoll.protocol import private, waiting
 from atoll.protocol.commits import Body, Commit, Kind, vote_message
 from atoll.protocol.covering import decide_units
 from atoll.protocol.duties import chain, collector, rounds, stages
@@ -78,7 +78,7 @@ def _decide(peer: Peer, lead: Leading) -> None:
         away, alone = (gone | torn) - offered, lead.unconfirmed(gone)
         decision = decide_units(*times, offered, away, peer.terms, joiners, alone)
     else:
-        decision = decide(*times, offers, expected, peer.terms, joiners)
+        decision = decide(*times, offers, expected, peer.terms, joiners, _end_ms(peer, lead, absent))
     peer.why = decision.reason
     if isinstance(decision, Wait):
         if rounds.may_wait(peer):
@@ -90,7 +90,18 @@ def _decide(peer: Peer, lead: Leading) -> None:
         _propose_new(peer, lead, Kind.SKIP, decision.reason)
     else:
         _stage(peer)
+        peer.syncs.begin(peer.now_ms)
         _EXCHANGES[peer.rules.exchange](peer, lead)
+
+
+def _end_ms(peer: Peer, lead: Leading, absent: Collection[PeerId]) -> int | None:
+    """Until when this leader waits for more than a quorum; None for the usual grace."""
+    if lead.quorum_ms is None:
+        return None
+    times = (peer.now_ms, peer.since_ms, lead.quorum_ms, peer.syncs.usual_ms)
+    away = peer.terms.eligible.difference(lead.offers, absent)
+    missing = {who: peer.terms.assigned(who).steps for who in sorted(away)}
+    return waiting.end_ms(waiting.Moment(*times, peer.rules), lead.watch, lead.offers, missing)
 
 
 def _gone(peer: Peer, lead: Leading) -> frozenset[PeerId]:

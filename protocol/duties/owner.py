@@ -50,6 +50,7 @@ def on_plan(peer: Peer, sender: PeerId, plan: m.Plan) -> None:
         peer.why = f"exchange among {len(plan.participants)}"
         if not peer.planned:
             peer.planned = True
+            peer.syncs.begin(peer.now_ms)
             rounds.bear(peer)
 
 

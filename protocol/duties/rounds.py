@@ -34,6 +34,7 @@ def enter_round(peer: Peer) -> None:
     sizes = part_bytes_of(peer.ledger.members, height + 1, rules, peer.config.part_bytes)
     peer.terms, peer.round = terms_of(peer.ledger, peer.config.manifest, sizes), height + 1
     peer.since_ms, peer.asked_ms = peer.now_ms, peer.now_ms - rules.retry_ms
+    peer.syncs.end(peer.now_ms)
     peer.retries = peer.hops = peer.progress = 0
     peer.answered = set()
     peer.views, peer.notebook = Views(), Notebook(peer.terms.place)
@@ -153,10 +154,10 @@ def offer(peer: Peer) -> None:
     if mine is not None:
         work = (mine.anchor, mine.tokens, mine.steps, mine.parts)
         train_ms = mine.train_ms if peer.terms.by_speed else 0
-        peer.tell(
-            peer.leader,
-            m.Offer(peer.round, peer.view, *work, peer.finishing, bye, peer.config.uplink(), train_ms),
-        )
+        slack = peer.rules.wait == "slack"
+        spare_ms = peer.working.spare_ms(peer.round, peer.rules.overlap, peer.now_ms) if slack else 0
+        times = (peer.config.uplink(), train_ms, spare_ms)
+        peer.tell(peer.leader, m.Offer(peer.round, peer.view, *work, peer.finishing, bye, *times))
 
 
 def farewell(peer: Peer) -> bytes:
@@ -224,7 +225,8 @@ def on_deadline(peer: Peer) -> None:
 
 
 def on_alive(peer: Peer, sender: PeerId, alive: m.Alive) -> None:
-    follow(peer, alive.view)
+    if follow(peer, alive.view) and peer.leading is not None and sender in peer.terms.eligible:
+        peer.leading.watch.report(sender, alive.steps, peer.now_ms)
 
 
 def on_prepare(peer: Peer, sender: PeerId, prepare: m.Prepare) -> None:

@@ -45,7 +45,7 @@ def _train(peer: Peer) -> None:
         return
     start = peer.catchup.start(round_)
     assert start is not None
-    peer.working.begin(round_, start)
+    peer.working.begin(round_, start, peer.now_ms)
     if round_ == peer.round:
         peer.why = "trains"
     steps, shard = peer.terms.assigned(peer.me).steps, peer.terms.shard(peer.me)

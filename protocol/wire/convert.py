@@ -69,6 +69,7 @@ def _offer(o: m.Offer) -> wire.Offer:
         farewell=o.farewell,
         uplink=o.uplink,
         train_ms=o.train_ms,
+        spare_ms=o.spare_ms,
     )
 
 
@@ -185,7 +186,7 @@ def _contributors(contributors: Any) -> tuple[Contributor, ...]:
 
 def _read_offer(round_: int, o: wire.Offer) -> m.Offer:
     work = (digest_from_bytes(o.anchor), o.tokens, o.steps, _refs(o.parts))
-    return m.Offer(round_, o.view, *work, o.leaving, o.farewell, o.uplink, o.train_ms)
+    return m.Offer(round_, o.view, *work, o.leaving, o.farewell, o.uplink, o.train_ms, o.spare_ms)
 
 
 def _read_plan(round_: int, p: wire.Plan) -> m.Plan:

@@ -277,7 +277,7 @@ class Commit(_message.Message):
     def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., voters: _Optional[_Iterable[int]] = ..., signatures: _Optional[_Iterable[bytes]] = ..., authority: _Optional[str] = ..., packed: _Optional[bytes] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving", "farewell", "uplink", "train_ms")
+    __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving", "farewell", "uplink", "train_ms", "spare_ms")
     VIEW_FIELD_NUMBER: _ClassVar[int]
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -287,6 +287,7 @@ class Offer(_message.Message):
     FAREWELL_FIELD_NUMBER: _ClassVar[int]
     UPLINK_FIELD_NUMBER: _ClassVar[int]
     TRAIN_MS_FIELD_NUMBER: _ClassVar[int]
+    SPARE_MS_FIELD_NUMBER: _ClassVar[int]
     view: int
     anchor: bytes
     tokens: int
@@ -296,7 +297,8 @@ class Offer(_message.Message):
     farewell: bytes
     uplink: int
     train_ms: int
-    def __init__(self, view: _Optional[int] = ..., anchor: _Optional[bytes] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., leaving: _Optional[bool] = ..., farewell: _Optional[bytes] = ..., uplink: _Optional[int] = ..., train_ms: _Optional[int] = ...) -> None: ...
+    spare_ms: int
+    def __init__(self, view: _Optional[int] = ..., anchor: _Optional[bytes] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., leaving: _Optional[bool] = ..., farewell: _Optional[bytes] = ..., uplink: _Optional[int] = ..., train_ms: _Optional[int] = ..., spare_ms: _Optional[int] = ...) -> None: ...
 
 class Ahead(_message.Message):
     __slots__ = ("offer",)

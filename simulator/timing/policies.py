@@ -1,6 +1,7 @@
 """Policies without codes: each worker has a shard of its own, and the round waits for all, or for some.
 
-What they decide with is the product's: `protocol/pace.py`, `protocol/grace.py` and `optim/backup_workers.py`.
+What they decide with is the product's: `protocol/pace.py`, `protocol/grace.py`, `protocol/waiting.py` and
+`optim/backup_workers.py`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from atoll.optim.backup_workers import (
 )
 from atoll.protocol.grace import grace_ms
 from atoll.protocol.ids import PeerId
+from atoll.protocol.manifest import RoundRules
 from atoll.protocol.pace import Pace, PaceRules, Report, next_paces
+from atoll.protocol.waiting import Moment, Watch, end_ms
 from atoll.simulator.timing.learner import Unit, Vector
 from atoll.simulator.timing.rounds import Arrivals, Update, Work
+from atoll.simulator.timing.traces import Trace
 
 Times = npt.NDArray[np.float64]
 
@@ -129,6 +133,70 @@ class BackupWorkers:
                 sample = curvature(self.lr, found, len(vectors), self._losses[-1] - loss)
                 self._curve = averaged(self._curve, sample)
         self._losses.append(loss)
+
+
+@dataclass
+class Dynamic:
+    """Runs with `wait = "dynamic"`: a leader foresees who is done when from the steps that workers report.
+
+    It hears of them as often as members say that they are alive, and decides again whenever it hears.
+    (Dynamic backup workers: Xu, Neglia and Sebastianelli 2020)
+    """
+
+    steps: int
+    trace: Trace
+    exchange_s: float
+    rules: RoundRules = field(default_factory=lambda: RoundRules(wait="dynamic"))
+    name: str = "dynamic"
+    chains: int = 1
+    learns: bool = False
+    _now_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._peers = [PeerId(f"{worker:03d}") for worker in range(self.trace.workers)]
+        self._quorum = math.ceil(self.rules.quorum * len(self._peers))
+
+    def assign(self, round_: int) -> Sequence[Work]:
+        return [(Unit(worker, round_, self.steps),) for worker in range(len(self._peers))]
+
+    def end_s(self, round_: int, took_s: Times) -> float:
+        arrivals = sorted(math.ceil(1000 * took) for took in took_s)
+        now_ms, watch, every_ms = arrivals[self._quorum - 1], Watch(), self.rules.lease_ms // 3
+        for at_ms in range(every_ms, now_ms, every_ms):
+            self._report(watch, at_ms)
+        until_ms = self._until_ms(now_ms, took_s, watch)
+        while now_ms < until_ms:
+            told_ms = (now_ms // every_ms + 1) * every_ms
+            now_ms = min(until_ms, told_ms, *(at_ms for at_ms in arrivals if at_ms > now_ms))
+            if now_ms == told_ms:
+                self._report(watch, now_ms)
+            until_ms = self._until_ms(now_ms, took_s, watch)
+        end_s = min(float(took_s.max()), now_ms / 1000)
+        self._now_s += end_s + self.exchange_s
+        return end_s
+
+    def _until_ms(self, now_ms: int, took_s: Times, watch: Watch) -> int:
+        done = [math.ceil(1000 * took) <= now_ms for took in took_s]
+        offers = {peer for peer, here in zip(self._peers, done, strict=True) if here}
+        missing = {peer: self.steps for peer in self._peers if peer not in offers}
+        if not missing:
+            return now_ms
+        times = (now_ms, 0, math.ceil(1000 * np.sort(took_s)[self._quorum - 1]), int(1000 * self.exchange_s))
+        until_ms = end_ms(Moment(*times, self.rules), watch, offers, missing)
+        assert until_ms is not None
+        return until_ms
+
+    def _report(self, watch: Watch, at_ms: int) -> None:
+        for worker, peer in enumerate(self._peers):
+            begun = self.trace.work(worker, self._now_s)
+            done = self.trace.work(worker, self._now_s + at_ms / 1000) - begun
+            watch.report(peer, int(min(done, self.steps)), at_ms)
+
+    def close(self, arrivals: Arrivals) -> Update | None:
+        return by_tokens(arrivals.round, [arrivals.work[worker][0] for worker in arrivals.arrived])
+
+    def learn(self, update: Update, deltas: Mapping[Unit, Vector], loss: float) -> None:
+        pass
 
 
 @dataclass

@@ -43,4 +43,3 @@ def test_without_slack_it_is_what_a_leader_does_today(waited_ms: int) -> None:
     assert isinstance(decision, Wait)
     bounds = (rules.grace_ms_min, rules.grace_ms_max)
     assert decision.until_ms == waited_ms + grace_ms(waited_ms, rules.grace_share, bounds)
-    assert grace_ms(waited_ms, rules.grace_share, bounds, 10**6) == 10**6

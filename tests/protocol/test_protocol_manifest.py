@@ -238,6 +238,7 @@ NAN = math.nan
         ("replicas", [1, 2, 64], [0, -1, 65]),
         ("disputes", ["take"], ["", "Take", "vote", "drop"]),
         ("shards", ["dealt", "private"], ["", "own", "Private"]),
+        ("wait", ["grace", "dynamic"], ["", "Grace", "slack"]),
     ],
 )
 def test_round_rules_are_bounded(key: str, good: list[Any], bad: list[Any]) -> None:
