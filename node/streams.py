@@ -25,6 +25,7 @@ from atoll.node.transport import (
     CHUNK_BYTES,
     MESSAGE_BYTES_MAX,
     STALL_S,
+    Blob,
     BlobSink,
     Host,
     Piece,
@@ -39,6 +40,7 @@ from atoll.protocol.wire import messages_pb2 as wire
 
 CONNECT_S = 5.0
 REQUEST_S = 10.0
+TAKEN_S = 10.0
 WRITE_STALL_S = 30.0
 STREAMS_MAX, STREAMS_PER_PEER = 256, 32
 CONNECTED_MAX = 1024
@@ -75,6 +77,16 @@ async def _read(reader: asyncio.StreamReader, kind: type[M]) -> tuple[M, int]:
         return kind.FromString(data), framed(size)
     except DecodeError:
         raise RemoteProtocolError(f"not a {kind.DESCRIPTOR.name}") from None
+
+
+async def _taken(reader: asyncio.StreamReader) -> None:
+    """Wait until the caller, who has the whole answer then, ends the stream.
+
+    p2pd ends a stream that is closed here in two steps, and may reset it between them: what the other end
+    had not read yet is lost then. (go-libp2p-daemon, doStreamPipe; go-yamux, Stream.Close)
+    """
+    with contextlib.suppress(OSError, asyncio.TimeoutError):
+        await asyncio.wait_for(reader.read(1), TAKEN_S)
 
 
 class StreamServer:
@@ -117,6 +129,7 @@ class StreamServer:
                 return
             self._traffic.sent("control", caller, CALL_RECEIVED)
             await self._answer(writer, receipt, "control", caller)
+            await _taken(reader)
 
     async def _pull(self, caller: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with self._place(self._pulls, caller, transport.PULLS_PER_PEER) as free:
@@ -127,26 +140,32 @@ class StreamServer:
                 if not free:
                     raise RemoteProtocolError(f"{transport.PULLS_PER_PEER} pulls of yours are running")
                 asked = await self._uploads.open(self._host, request, self._run_id)
+                with self._uploads.place(caller, asked, request) as blob:
+                    if isinstance(blob, str):
+                        raise RemoteProtocolError(blob)
+                    self._traffic.received(blob.kind, caller, count + CALL_SENT)
+                    self._traffic.sent(blob.kind, caller, CALL_RECEIVED)
+                    if not await self._give(caller, writer, blob, request):
+                        return
             except RemoteProtocolError as error:
                 await self._answer(writer, wire.Chunk(refused=str(error)), "control", caller)
-                return
             except (OSError, EOFError, asyncio.TimeoutError):
                 return
-            with self._uploads.place(caller, asked, request) as blob:
-                if isinstance(blob, str):
-                    await self._answer(writer, wire.Chunk(refused=blob), "control", caller)
-                    return
-                self._traffic.received(blob.kind, caller, count + CALL_SENT)
-                self._traffic.sent(blob.kind, caller, CALL_RECEIVED)
-                with self._uploads.uplink.sending():
-                    limit = self._uploads.limit
-                    for chunk in transport.chunks(
-                        blob, request.offset, request.chunk_bytes, limit.chunk_bytes
-                    ):
-                        await limit.turn(caller, blob.kind, len(chunk.data))
-                        if not await self._answer(writer, chunk, blob.kind, caller):
-                            return
-                        self._uploads.uplink.sent(chunk.ByteSize())
+            await _taken(reader)
+
+    async def _give(
+        self, caller: PeerId, writer: asyncio.StreamWriter, blob: Blob, request: wire.BlobRequest
+    ) -> bool:
+        """Write the chunks; False if they ended before the last one, or the caller did not take them."""
+        limit, uplink, last = self._uploads.limit, self._uploads.uplink, False
+        with uplink.sending():
+            for chunk in transport.chunks(blob, request.offset, request.chunk_bytes, limit.chunk_bytes):
+                await limit.turn(caller, blob.kind, len(chunk.data))
+                if not await self._answer(writer, chunk, blob.kind, caller):
+                    return False
+                uplink.sent(chunk.ByteSize())
+                last = chunk.last
+        return last
 
     async def _answer(
         self, writer: asyncio.StreamWriter, message: Message | Piece, kind: Kind, caller: PeerId
