@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Set
 
 from atoll.protocol.commits import Kind
+from atoll.protocol.deciding import Go, Wait, gather
 from atoll.protocol.ids import PeerId
-from atoll.protocol.leading import Go, Wait, gather
 from atoll.protocol.terms import Terms
 
 

@@ -12,9 +12,10 @@ from atoll.protocol import messages as m
 from atoll.protocol import private, waiting
 from atoll.protocol.commits import Body, Commit, Kind, vote_message
 from atoll.protocol.covering import decide_units
+from atoll.protocol.deciding import Wait, decide
 from atoll.protocol.duties import chain, collector, rounds, stages
 from atoll.protocol.ids import PeerId, short
-from atoll.protocol.leading import Leading, Wait, decide
+from atoll.protocol.leading import Leading
 from atoll.protocol.proofs import Farewell
 from atoll.protocol.roster import Presence, Role
 from atoll.protocol.terms import objection

@@ -73,7 +73,7 @@ class Goodput:
 
 
 def goes_on_s(finish_s: Floats, expected: int, quorum: int, rules: RoundRules) -> float | None:
-    """When a leader goes on, after the round began: what `leading.decide` comes to. None without a quorum.
+    """When a leader goes on, after the round began: what `deciding.decide` comes to. None without a quorum.
 
     `finish_s` are the times at which offers come, infinite for those that do not come; `expected` counts the
     workers that are not known to be lost.

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from leading_bench import FIVE
 from protocol_samples import terms
 
+from atoll.protocol.deciding import Wait, decide
 from atoll.protocol.grace import grace_ms, slack_ms
-from atoll.protocol.leading import Wait, decide
 
 
 @pytest.mark.parametrize(

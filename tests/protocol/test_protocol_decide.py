@@ -18,7 +18,7 @@ from protocol_samples import (
 )
 
 from atoll.protocol.commits import Kind
-from atoll.protocol.leading import Go, Wait, decide
+from atoll.protocol.deciding import Go, Wait, decide
 
 # ---- decide -------------------------------------------------------------------------------------
 # five workers, a quorum of three; the round began at 1000; the grace is 25 %, 100 to 1000 ms

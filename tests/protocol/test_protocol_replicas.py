@@ -13,8 +13,9 @@ from atoll.optim.coding.codes import repetition
 from atoll.optim.coding.replicas import disputes
 from atoll.protocol.commits import Contributor, Kind
 from atoll.protocol.covering import decide_units
+from atoll.protocol.deciding import Go, Wait
 from atoll.protocol.ids import PeerId
-from atoll.protocol.leading import Go, Leading, Wait
+from atoll.protocol.leading import Leading
 from atoll.protocol.messages import Column, Cut, Held, Offer, Plan, Reduced
 from atoll.protocol.owning import Owning
 from atoll.protocol.replicas import counts, disputed, groups_of, name_of, picked, unit_of

@@ -11,9 +11,10 @@ from leading_bench import FIVE, offer
 from protocol_samples import ANCHOR, RULES, peer, terms
 
 from atoll.protocol.commits import Kind
+from atoll.protocol.deciding import Go, Wait, decide
 from atoll.protocol.errors import ConfigError
 from atoll.protocol.ids import PeerId
-from atoll.protocol.leading import Go, Leading, Wait, decide
+from atoll.protocol.leading import Leading
 from atoll.protocol.manifest import RoundRules, check_rounds
 from atoll.protocol.waiting import Moment, Syncs, Watch, end_ms
 from atoll.protocol.working import Working

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from atoll.protocol.leading import Go, decide
+from atoll.protocol.deciding import Go, decide
 from atoll.protocol.manifest import RoundRules
 from atoll.simulator.timing.goodput import DataParallel, Rounds, Simulation, Swarm, goes_on_s
 from atoll.simulator.timing.traces import Failures
