@@ -200,6 +200,8 @@ class Messages:
             self.flags,
             self.signatures,
             self.u64,
+            self.u64,
+            self.u64,
         )
         return {
             "Offer": st.builds(m.Offer, r, v, *offered),
