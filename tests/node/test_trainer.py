@@ -203,10 +203,9 @@ def test_ctrl_c_is_left_to_the_daemon(island: Island) -> None:
     assert island.train(0).steps == 10
 
 
-def test_a_killed_trainer_is_noticed_and_a_new_one_resumes_exactly(tmp_path: Path) -> None:
-    island = Island(replace(CONFIG, log=tmp_path / "log"))
+def test_a_killed_trainer_is_noticed_and_a_new_one_resumes_exactly(island: Island, tmp_path: Path) -> None:
+    """The last of those that share a trainer: it ends the shared one, and the one that takes its place."""
     saved = tmp_path / "inner.safetensors"
-    island.run(island.trainer.initial_vector())
     island.train(0)
     island.run(island.trainer.save_inner(saved))
     island.train(1)
@@ -247,9 +246,10 @@ def test_a_killed_trainer_is_noticed_and_a_new_one_resumes_exactly(tmp_path: Pat
         return caught.value
 
     assert island.run(unheard()).returncode == 0  # the end of its socket ended it, nobody killed it
-    island.close()
+    island.run(island.trainer.close())
     assert gone(island.trainer.pid)
-    island_log = (tmp_path / "log").read_text()
+    assert island.config.log is not None
+    island_log = island.config.log.read_text()
     assert "ready" in island_log
     assert "Traceback" not in island_log
 

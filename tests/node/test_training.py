@@ -6,13 +6,14 @@ And one that streams: it has the order for the next round before it is done with
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
+import pytest
 import torch
 from test_trainer import CONFIG
 
@@ -101,11 +102,16 @@ PIECES = (slice(0, 10_000), slice(10_000, None))
 
 
 class Stream(Side):
-    """Two fragments, one round ahead; whatever was trained is followed by the order for the next round."""
+    """Two fragments, one round ahead; whatever was trained is followed by the order for the next round.
 
-    def __init__(self, rounds: int) -> None:
+    One trainer serves all tests here, one after the other: each begins with the round after the last one.
+    """
+
+    def __init__(self, inner: Path) -> None:
         super().__init__()
-        self.rounds, self.orders = rounds, list[tuple[int, bool]]()
+        self.loop, self.inner = asyncio.new_event_loop(), inner
+        self.first = self.last = 0
+        self.orders: list[tuple[int, bool]] = []
         numel = self.numbers.numel
         self.numbers.anchor.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
         self.numbers.fragments, self.numbers.pieces = 2, tuple(slice(*p.indices(numel)[:2]) for p in PIECES)
@@ -113,92 +119,102 @@ class Stream(Side):
         self.training = Training(
             replace(CONFIG, fragments=2, effort=0.5), self.numbers, self.worker, self.take
         )
+        self.loop.run_until_complete(self.start())
 
     def take(self, event: e.Event) -> None:
         self.events.append(event)
-        if isinstance(event, e.Trained) and event.round < self.rounds:
+        if isinstance(event, e.Trained) and event.round < self.last:
             self.train(event.round + 1)
 
     def train(self, round_: int) -> None:
         self.training.train(a.Train(round_, STEPS, (0, 1)), 0)
 
-    async def start(self, inner: Path | None = None) -> None:
-        await self.training.start(inner)
+    async def start(self) -> None:
+        await self.training.start(self.inner)
         trainer = self.training.trainer
         assert trainer is not None
         train = trainer.train
 
         def told(round: int, *given: Any) -> Any:
-            self.orders.append((round, given[-1]))
+            self.orders.append((round - self.first, given[-1]))
             return train(round, *given)
 
         trainer.train = told  # type: ignore[method-assign]
 
+    def run(self, rounds: int, story: Callable[[Stream], Any]) -> None:
+        """Train `rounds` rounds while the story goes on; `first` is what the first of them is called."""
+        self.first, self.last = self.last + 1, self.last + rounds
+        self.orders.clear()
 
-def streamed(rounds: int, story: Callable[[Stream], Any], inner: Path | None = None) -> Stream:
-    stream = Stream(rounds)
+        async def told() -> None:
+            self.train(self.first)
+            await story(self)
 
-    async def run() -> None:
-        await stream.start(inner)
-        try:
-            stream.train(1)
-            await story(stream)
-        finally:
-            await stream.training.close()
-            stream.worker.shutdown()
+        self.loop.run_until_complete(told())
 
-    asyncio.run(run())
-    return stream
+    def close(self) -> None:
+        self.loop.run_until_complete(self.training.close())
+        self.worker.shutdown()
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
 
 
-def test_the_next_round_is_ordered_before_this_one_is_done(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
+    stream = Stream(tmp_path_factory.mktemp("stream") / "inner")
+    yield stream
+    stream.close()
+
+
+def test_the_next_round_is_ordered_before_this_one_is_done(stream: Stream) -> None:
     """And each second of the three rounds is counted by what it was spent on."""
 
     async def story(stream: Stream) -> None:
-        before = stream.training.spent
-        await until(lambda: stream.trained(1))
-        assert max(stream.steps_of(1)) < STEPS, "announced before its end"
+        first, before = stream.first, stream.training.spent
+        await until(lambda: stream.trained(first))
+        assert max(stream.steps_of(first)) < STEPS, "announced before its end"
         await until(lambda: len(stream.orders) == 2)
-        assert stream.training._running == 1
+        assert stream.training._running == first
         assert stream.training._promise is not None
-        (payload,) = await stream.training.encode(a.Encode(1, 1, False))  # waits until it is handed over
+        (payload,) = await stream.training.encode(a.Encode(first, 1, False))  # waits until it is handed over
         trainer = stream.training.trainer
         assert trainer is not None
         assert payload == trainer.shared.delta[stream.numbers.pieces[1]].numpy().tobytes()
         assert any(payload)
-        await until(lambda: stream.steps_of(3) and max(stream.steps_of(3)) == STEPS)
-        await until(lambda: (tmp_path / "inner").exists())
+        await until(lambda: STEPS in stream.steps_of(stream.last))
+        await until(lambda: stream.inner.exists())
         spent = stream.training.spent
         gone = {kind: getattr(spent, kind) - getattr(before, kind) for kind in KINDS}
         assert abs(sum(gone.values()) - (spent.at_s - before.at_s)) < 1e-3
         assert min(gone["steps_s"], gone["hand_over_s"], gone["save_s"]) > 0
         assert gone["rest_s"] > 0.6 * gone["steps_s"], "as long as it trained, at half of its effort"
 
-    stream = streamed(3, story, tmp_path / "inner")
-    assert stream.orders == [(1, True), (2, False), (3, False)]
-    for round_ in (1, 2, 3):
+    stream.run(3, story)
+    assert stream.orders == [(0, True), (1, False), (2, False)]
+    for round_ in range(stream.first, stream.first + 3):
         assert stream.steps_of(round_) == list(range(1, STEPS + 1))
         (done,) = stream.trained(round_)
         assert (done.steps, done.tokens) == (STEPS, STEPS * 4 * 64)
 
 
-def test_a_rest_lets_the_announced_round_end_and_not_the_next_one_begin() -> None:
+def test_a_rest_lets_the_announced_round_end_and_not_the_next_one_begin(stream: Stream) -> None:
     async def story(stream: Stream) -> None:
         await until(lambda: len(stream.orders) == 2)
         stream.training.rest(True)
         await until(lambda: stream.training._running == 0)
-        assert max(stream.steps_of(1)) == STEPS
+        assert max(stream.steps_of(stream.first)) == STEPS
         stream.training.rest(False)
-        await until(lambda: stream.steps_of(2) and max(stream.steps_of(2)) == STEPS)
+        await until(lambda: STEPS in stream.steps_of(stream.last))
 
-    stream = streamed(2, story)
-    assert stream.steps_of(2) == list(range(1, STEPS + 1))
+    stream.run(2, story)
+    assert stream.steps_of(stream.last) == list(range(1, STEPS + 1))
 
 
-def test_what_was_ordered_ahead_is_void_if_the_state_is_replaced() -> None:
+def test_what_was_ordered_ahead_is_void_if_the_state_is_replaced(stream: Stream) -> None:
     async def story(stream: Stream) -> None:
         await until(lambda: len(stream.orders) == 2)
         stream.training.replaced()
-        await until(lambda: stream.trained(2))
+        await until(lambda: stream.trained(stream.last))
 
-    assert streamed(2, story).orders == [(1, True), (2, False), (2, True)]
+    stream.run(2, story)
+    assert stream.orders[1:] == [(1, False), (1, True)]
