@@ -4,14 +4,14 @@
 
 Two workers and a witness, real processes on shaped links (tests/netlab: Linux and root). First the compute
 time of a round is measured on links without a limit. Then the workers' links get the rate at which sending
-what a round must send (`bytes_lower_bound`) takes 10 %, 50 % and 90 % of that time; it follows the compute
-time round by round, as other work may take the processor meanwhile. Blocking, a round is for
-the whole model; streaming, for one fragment of four, trained two rounds ahead.
+what a round must send (`bytes_lower_bound`) takes 10 %, 50 % and 90 % of that time; it is set once more after
+a few rounds there, and then stays as it is. Blocking, a round is for the whole model; streaming, for one
+fragment of four, trained two rounds ahead.
 
 Utilisation is the trainers' seconds in inner steps by wall seconds, as they count them: merging, handing over
 and the copy for a save are not in it (`stopped` says what share of the time each took, `wait` what was waited
 for the daemon). The bound for blocking is 1 / (1 + share); for streaming it is 1. `share_reached` is what the
-share came to, and `mbit` the last rate.
+share came to, as other work may take the processor meanwhile, and `mbit` the rate.
 `included_share` is how many of the workers' contributions the updates hold.
 """
 
@@ -22,7 +22,6 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -72,7 +71,7 @@ WORKERS = ("w1", "w2")
 SHARES = (0.1, 0.5, 0.9)
 FRAGMENTS, OVERLAP = 4, 2
 MODES = {"blocking": (1, ""), "streaming": (FRAGMENTS, f"fragments = {FRAGMENTS}\noverlap = {OVERLAP}\n")}
-WARM_ROUNDS, MEASURED_ROUNDS, SETTLE_ROUNDS, RECENT_ROUNDS = 2, 3, 2, 2
+WARM_ROUNDS, MEASURED_ROUNDS, SETTLE_ROUNDS = 2, 3, 6
 START_S, ROUND_S = 180.0, 120.0
 KINDS = ("merge", "hand_over", "save", "wait", "other")
 
@@ -144,11 +143,11 @@ def measure(mode: str, asked: Asked) -> list[dict[str, Any]]:
             compute_s = _stretch(swarm, MEASURED_ROUNDS, ROUND_S * MEASURED_ROUNDS).compute_s
             points = []
             for place, share in enumerate(asked.shares):
-                shaped = Shaped(swarm, lab, share, asked.rtt_ms / 2, compute_s)
-                compute_s = _stretch(swarm, SETTLE_ROUNDS, ROUND_S, shaped.follow).compute_s
-                shaped.wanted_s.clear()
+                shaped = Shaped(swarm, lab, share, asked.rtt_ms / 2)
+                shaped.set(compute_s)
+                shaped.set(_stretch(swarm, SETTLE_ROUNDS, ROUND_S).compute_s)
                 left_s = max(0.0, asked.end_s - time.monotonic()) / (len(asked.shares) - place)
-                stretch = _stretch(swarm, asked.rounds, left_s, shaped.follow)
+                stretch = _stretch(swarm, asked.rounds, left_s)
                 points.append({"share": share, **_point(mode, share, stretch), **shaped.told(stretch)})
                 compute_s = stretch.compute_s
                 print(f"{mode}: {points[-1]}", file=sys.stderr, flush=True)
@@ -158,39 +157,22 @@ def measure(mode: str, asked: Asked) -> list[dict[str, Any]]:
 
 
 class Shaped:
-    """The workers' links, on which what a round must send takes `share` of what a round computes lately.
+    """The workers' links, on which what a round must send takes `share` of what a round computes."""
 
-    `wanted_s` is how long it takes so, each time that they were given a rate.
-    """
-
-    def __init__(self, swarm: Swarm, lab: Lab, share: float, delay_ms: float, compute_s: float) -> None:
+    def __init__(self, swarm: Swarm, lab: Lab, share: float, delay_ms: float) -> None:
         self._swarm, self._lab, self._share, self._delay_ms = swarm, lab, share, delay_ms
-        self._seen = [(_updates(swarm), _steps_s(swarm))]
-        self.wanted_s: list[float] = []
-        self._shape(share * compute_s)
+        self._wanted_s = self._mbit = 0.0
 
-    def follow(self) -> None:
-        """After each update: by the compute time of the last ones."""
-        updates, steps_s = _updates(self._swarm), _steps_s(self._swarm)
-        if updates > self._seen[-1][0]:
-            self._seen = [*self._seen[-RECENT_ROUNDS:], (updates, steps_s)]
-            first_updates, first_s = self._seen[0]
-            self._shape(self._share * (steps_s - first_s) / (updates - first_updates))
-
-    def _shape(self, seconds: float) -> None:
-        self._mbit = 8e-6 * float(self._swarm.statuses["w1"]["bytes_lower_bound"]) / seconds
-        self.wanted_s.append(seconds)
+    def set(self, compute_s: float) -> None:
+        """Give them the rate for rounds that compute so long."""
+        self._wanted_s = self._share * compute_s
+        self._mbit = 8e-6 * float(self._swarm.statuses["w1"]["bytes_lower_bound"]) / self._wanted_s
         for worker in WORKERS:
             self._lab.link(worker, Link(self._mbit, self._delay_ms))
 
     def told(self, stretch: Stretch) -> dict[str, float]:
-        """What the rate was at last, and the share that was reached by all of them."""
-        reached = mean(self.wanted_s) / stretch.compute_s
-        return {"mbit": round(self._mbit, 2), "share_reached": round(reached, 3)}
-
-
-def _steps_s(swarm: Swarm) -> float:
-    return mean(spent["steps_s"] for spent in _spent(swarm).values())
+        """The rate, and the share that it came to."""
+        return {"mbit": round(self._mbit, 2), "share_reached": round(self._wanted_s / stretch.compute_s, 3)}
 
 
 def _point(mode: str, share: float, stretch: Stretch) -> dict[str, Any]:
@@ -221,12 +203,11 @@ def _updates(swarm: Swarm) -> int:
     return max((status["updates"] for status in swarm.fresh.values()), default=0)
 
 
-def _rounds(swarm: Swarm, count: int, seconds: float, look: Callable[[], None] = lambda: None) -> int:
+def _rounds(swarm: Swarm, count: int, seconds: float) -> int:
     """Let `count` rounds pass, or as many as come to an end in time, at least one."""
     begun, end_s = _updates(swarm), time.monotonic() + seconds
 
     def over() -> bool:
-        look()
         done = _updates(swarm) - begun
         return done >= count or (done > 0 and time.monotonic() > end_s)
 
@@ -234,10 +215,10 @@ def _rounds(swarm: Swarm, count: int, seconds: float, look: Callable[[], None] =
     return _updates(swarm) - begun
 
 
-def _stretch(swarm: Swarm, count: int, seconds: float, look: Callable[[], None] = lambda: None) -> Stretch:
+def _stretch(swarm: Swarm, count: int, seconds: float) -> Stretch:
     swarm.look()
     height, before = swarm.statuses["w1"]["height"], _spent(swarm)
-    done, after = _rounds(swarm, count, seconds, look), _spent(swarm)
+    done, after = _rounds(swarm, count, seconds), _spent(swarm)
     spent = {
         name.removesuffix("_s"): mean(after[worker][name] - before[worker][name] for worker in WORKERS)
         for name in after["w1"]

@@ -96,7 +96,7 @@ class BlobStore:
     def open(self, digest: Digest) -> Blob | None:
         """The blob as it is served to others."""
         entry = self._entries.get(digest)
-        return None if entry is None else Blob(entry.view, entry.kind)
+        return None if entry is None else Blob(entry.view, entry.kind, entry.round)
 
     def has(self, digest: Digest) -> bool:
         return digest in self._entries

@@ -141,6 +141,7 @@ class Daemon:
         due = event.timer if isinstance(event, e.TimerFired) and event.timer.name == "deadline" else None
         waited = due is not None and (due.round, due.view) == (self.peer.round, self.peer.view)
         actions = self.peer.handle(event, time.monotonic_ns() // 1_000_000)
+        self.network.uploads.limit.enter(self.peer.round)
         if due is not None and waited and self.peer.view > due.view:
             self.history.expired(due.round, due.view)
         return actions

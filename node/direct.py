@@ -175,7 +175,7 @@ class DirectServer(PeerServicer):
             with self._uploads.uplink.sending():
                 for chunk in transport.chunks(blob, request.offset, request.chunk_bytes, limit.chunk_bytes):
                     with watch.resting():
-                        await limit.turn(caller, blob.kind, len(chunk.data))
+                        await self._uploads.turn(caller, blob, len(chunk.data))
                     await context.write(chunk)
                     watch.moved()
                     self._traffic.sent(blob.kind, caller, framed(chunk.ByteSize()))
@@ -253,7 +253,7 @@ class Direct:
     async def _stream(self, link: Link, ref: BlobRef, sink: BlobSink, kind: Kind, stall_s: float) -> None:
         for last_try in (False, True):
             async with link.lane(self._key, sink.stop - sink.received) as (stub, metadata):
-                size = min(link.chunk_bytes, self._downloads.chunk_bytes)
+                size = min(link.chunk_bytes, self._downloads.chunk_bytes())
                 request = transport.request_for(ref, sink, self._run_id, size)
                 self._traffic.sent(kind, link.record.peer, framed(request.ByteSize()) + CALL_SENT)
                 call = stub.Pull(request, metadata=metadata)

@@ -22,6 +22,7 @@ from atoll.node.config import NodeConfig
 from atoll.node.dht import Dht, DhtConfig
 from atoll.node.direct import Direct, DirectServer
 from atoll.node.identity import Identity
+from atoll.node.pacing import Pacer
 from atoll.node.rate_limit import RateLimit
 from atoll.node.router import Router
 from atoll.node.streams import Streams, StreamServer
@@ -75,6 +76,8 @@ class Network:
         self._introduced: dict[PeerId, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
+        self.pacer = Pacer(self.uploads.limit)
+        self._pacing: asyncio.Task[None] | None = None
         self._sequence = 0
         self._looked_s = 0.0
 
@@ -134,8 +137,9 @@ class Network:
         """Stop serving, then leave the DHT, always in this order."""
         for task in list(self._tasks):
             task.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
+        for running in (self._looking, self._pacing):
+            if running is not None:
+                running.cancel()
         if self._direct_server is not None:
             await self._direct_server.stop()
         with contextlib.suppress(Exception):
@@ -148,6 +152,7 @@ class Network:
         """From now on messages go to `take`, and newly discovered peers to `found`."""
         self._take = take
         self._looking = asyncio.ensure_future(self._keep_looking(found))
+        self._pacing = asyncio.ensure_future(self.pacer.run())
 
     async def look(self) -> tuple[PeerId, ...]:
         """Learn the records that the DHT holds; who is in it."""

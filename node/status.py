@@ -61,7 +61,8 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "traffic": traffic,
         "uplink_bytes_per_s": network.uploads.uplink.bytes_per_s,
         "limits_bytes_per_s": {
-            "upload": network.uploads.limit.bytes_per_s or None,
+            "upload": network.config.upload_bytes_per_s or None,
+            "upload_now": network.uploads.limit.bytes_per_s or None,
             "download": network.downloads.bytes_per_s or None,
         },
         "bytes_lower_bound": lower_bound(daemon),

@@ -160,7 +160,7 @@ class StreamServer:
         limit, uplink, last = self._uploads.limit, self._uploads.uplink, False
         with uplink.sending():
             for chunk in transport.chunks(blob, request.offset, request.chunk_bytes, limit.chunk_bytes):
-                await limit.turn(caller, blob.kind, len(chunk.data))
+                await self._uploads.turn(caller, blob, len(chunk.data))
                 if not await self._answer(writer, chunk, blob.kind, caller):
                     return False
                 uplink.sent(chunk.ByteSize())
@@ -248,7 +248,7 @@ class Streams:
 
     async def _stream(self, record: Record, ref: BlobRef, sink: BlobSink, kind: Kind, stall_s: float) -> None:
         async with self._open(record, "pull") as (reader, writer):
-            size = min(CHUNK_BYTES, self._downloads.chunk_bytes)
+            size = min(CHUNK_BYTES, self._downloads.chunk_bytes())
             request = transport.request_for(ref, sink, self._run_id, size)
             self._traffic.sent(kind, record.peer, await _write(writer, request) + CALL_SENT)
             self._traffic.received(kind, record.peer, CALL_RECEIVED)

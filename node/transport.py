@@ -7,8 +7,8 @@ direct gRPC over TLS (`direct.py`) and libp2p streams (`streams.py`); what they 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from atoll.node.traffic import Kind
@@ -59,10 +59,11 @@ def printable(reason: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Bytes that are served to others, and what they are for (so that the bytes are counted as that)."""
+    """Bytes that are served to others, what for (the bytes are counted as that), and of which round."""
 
     view: memoryview
     kind: Kind
+    round: int = 0
 
 
 class BlobSink(Protocol):
@@ -146,7 +147,7 @@ def open_requested(host: Host, request: wire.BlobRequest, run_id: Digest) -> Blo
     stop = request.stop or request.size
     if request.size != len(blob.view) or not request.offset <= stop <= request.size:
         return f"the blob has {len(blob.view)} bytes, not {request.offset} to {stop} of {request.size}"
-    return blob if stop == request.size else Blob(blob.view[:stop], blob.kind)
+    return blob if stop == request.size else replace(blob, view=blob.view[:stop])
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,17 +197,18 @@ def read_chunk(raw: bytes) -> Piece | wire.Chunk:
     return wire.Chunk.FromString(raw)
 
 
-def chunks(blob: Blob, offset: int, size: int = CHUNK_BYTES, most: int = CHUNK_BYTES_MAX) -> Iterator[Piece]:
+def chunks(
+    blob: Blob, offset: int, size: int = CHUNK_BYTES, most: Callable[[], int] = lambda: CHUNK_BYTES_MAX
+) -> Iterator[Piece]:
     """The rest of a blob from `offset`; the last chunk says that it is the last, also of an empty rest.
 
     `size` is what the caller wishes for. Each costs the same work on both sides, however large it is; but one
     that takes longer than a stall to come looks like one, and only the caller sees how fast they come. `most`
-    is for who sends slowly of its own will.
+    is for who sends slowly of its own will, and asked for each.
     """
-    end, size = len(blob.view), max(size or CHUNK_BYTES, CHUNK_BYTES_MIN)
-    size = min(size, most, CHUNK_BYTES_MAX)
+    end, size = len(blob.view), min(max(size or CHUNK_BYTES, CHUNK_BYTES_MIN), CHUNK_BYTES_MAX)
     while True:
-        until = min(offset + size, end)
+        until = min(offset + min(size, most()), end)
         yield Piece(blob.view[offset:until], until == end)
         if until == end:
             return

@@ -39,6 +39,11 @@ class Uploads:
         self._pulls: Counter[PeerId] = Counter()
         self._lists: OrderedDict[Digest, asyncio.Future[bytes]] = OrderedDict()
 
+    async def turn(self, caller: PeerId, blob: Blob, size: int) -> None:
+        """Wait until `size` bytes of a blob may go; a contribution is for its own round."""
+        round_ = blob.round if blob.kind == "contribution" else 0
+        await self.limit.turn(caller, blob.kind, size, round_)
+
     async def open(self, host: Host, request: wire.BlobRequest, run_id: Digest) -> Blob | str:
         """What a caller asks for, or the reason why it gets none."""
         blob = transport.open_requested(host, request, run_id)

@@ -103,7 +103,7 @@ def _fits(terms: Terms, sender: PeerId, offer: m.Offer) -> bool:
 
 def react(peer: Peer) -> None:
     """Ask for what the next round's plan will likely have this peer sum, once this round's update is here."""
-    if peer.got_ahead or peer.voted is None or peer.proposal is None or not peer.ahead:
+    if peer.got_ahead or peer.proposal is None or not peer.ahead:
         return
     terms = terms_after(peer.ledger, peer.proposal.body, peer.config.manifest, peer.config.part_bytes)
     peer.got_ahead = _ask(peer, terms, peer.ahead)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from atoll.node.rate_limit import BURST_S, FLOWS_KEPT, RateLimit
+from atoll.node.rate_limit import BURST_S, EVERY_S, FLOWS_KEPT, RateLimit
 from atoll.node.traffic import Kind
 from atoll.node.transport import CHUNK_BYTES_MAX
 from atoll.protocol.ids import PeerId
@@ -65,7 +65,7 @@ ONE, OTHER, JOINER = (PeerId(name) for name in ("one", "other", "joiner"))
 def test_the_rate_is_kept_whoever_sends() -> None:
     async def story() -> None:
         limit = RateLimit(100_000)
-        moved = await share(limit, 20.0, {(ONE, "contribution"): 3, (JOINER, "state"): 8})
+        moved = await share(limit, 20.0, {(ONE, "result"): 3, (JOINER, "state"): 8})
         assert 20 * 100_000 - 2 * SIZE <= moved.total() <= (20 + BURST_S) * 100_000 + SIZE
 
     run(story())
@@ -82,10 +82,57 @@ def test_a_peer_gains_nothing_by_many_streams() -> None:
 def test_a_joiner_leaves_updates_eight_ninths() -> None:
     async def story() -> None:
         limit = RateLimit(100_000)
-        moved = await share(limit, 10.0, {(ONE, "contribution"): 1, (JOINER, "state"): 8})
-        assert moved[ONE, "contribution"] == pytest.approx(8 * moved[JOINER, "state"], rel=0.02)
+        moved = await share(limit, 10.0, {(ONE, "result"): 1, (JOINER, "state"): 8})
+        assert moved[ONE, "result"] == pytest.approx(8 * moved[JOINER, "state"], rel=0.02)
         alone = await share(limit, 10.0, {(JOINER, "state"): 8})
         assert alone.total() == pytest.approx(10 * 100_000, rel=0.02)
+
+    run(story())
+
+
+def test_contributions_go_first_and_the_rest_still_moves() -> None:
+    async def story() -> None:
+        flows = {(ONE, "contribution"): 1, (OTHER, "result"): 1, (JOINER, "state"): 4}
+        moved = await share(RateLimit(100_000), 10.0, flows)
+        rest = moved[OTHER, "result"] + moved[JOINER, "state"]
+        assert 10 / EVERY_S * SIZE * 0.8 <= rest <= 10 / EVERY_S * SIZE * 1.3
+        assert moved.total() == pytest.approx(10 * 100_000, rel=0.02)
+
+    run(story())
+
+
+def test_what_is_for_a_later_round_waits_until_that_begins() -> None:
+    async def story() -> None:
+        limit, granted = RateLimit(100_000), list[str]()
+        limit.enter(3)
+
+        async def stream(name: str, kind: Kind, round_: int) -> None:
+            for _ in range(20):
+                await limit.turn(ONE, kind, SIZE, round_)
+                granted.append(name)
+
+        streams = [("early", "contribution", 4), ("sum", "result", 0), ("now", "contribution", 3)]
+        tasks = [asyncio.ensure_future(stream(*one)) for one in streams]  # type: ignore[arg-type]
+        await asyncio.sleep(0.3)
+        assert granted[1:26] == ["now"] * 20 + ["sum"] * 5  # the first turn was free
+        limit.enter(4)
+        before = len(granted)
+        await asyncio.wait(tasks)
+        assert granted[before : before + 19] == ["early"] * 19
+        assert Counter(granted) == {"early": 20, "sum": 20, "now": 20}
+
+    run(story())
+
+
+def test_a_limit_that_ends_lets_all_go() -> None:
+    async def story() -> None:
+        limit = RateLimit(1000)
+        waits = [asyncio.ensure_future(limit.turn(ONE, "state", 100_000)) for _ in range(5)]
+        await asyncio.sleep(1.0)
+        assert limit.busy
+        limit.set(0)
+        await asyncio.wait(waits)
+        assert asyncio.get_running_loop().time() == 1.0
 
     run(story())
 
@@ -148,7 +195,7 @@ def test_without_a_limit_nobody_waits() -> None:
         for _ in range(1000):
             await limit.turn(ONE, "state", 1 << 30)
         assert asyncio.get_running_loop().time() == 0
-        assert limit.chunk_bytes == CHUNK_BYTES_MAX
-        assert RateLimit(1_000_000).chunk_bytes == BURST_S * 1_000_000
+        assert limit.chunk_bytes() == CHUNK_BYTES_MAX
+        assert RateLimit(1_000_000).chunk_bytes() == BURST_S * 1_000_000
 
     run(story())

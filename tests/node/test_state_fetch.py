@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -287,10 +287,12 @@ def test_a_donor_serves_few_joiners_at_a_time_and_all_in_the_end(
             two.router.learn(donor.record)
             place = donor.uploads.place
 
+            @contextmanager
             def watched(*args: Any) -> Any:
                 nonlocal most
-                most = max(most, len(donor.uploads._pulls))
-                return place(*args)
+                with place(*args) as given:
+                    most = max(most, len(donor.uploads._pulls))
+                    yield given
 
             donor.uploads.place = watched  # type: ignore[method-assign]
             await asyncio.gather(one.fetch(), two.fetch(donors=[donor]))

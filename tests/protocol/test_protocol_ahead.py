@@ -38,20 +38,17 @@ def told_ahead(p: Peer, name: str, what: m.Offer) -> e.Received:
     return e.Received(peer(name), m.Ahead(p.round, what))
 
 
-def test_the_next_columns_are_asked_for_once_this_update_is_here() -> None:
+def test_the_next_columns_are_asked_for_once_this_update_is_proposed() -> None:
     told = streaming("w1 w2 w3 train", "deliver until w1 commits")
     asked = [fetch for name in WORKERS for fetch in fetched(told, name) if fetch.ahead]
     assert asked
     for name in WORKERS:
         log = told.swarm.machines[name].log
-        votes = [place for place, action in enumerate(log) if is_vote(action)]
-        early = [place for place, action in enumerate(log) if isinstance(action, a.Fetch) and action.ahead]
-        assert all(votes[0] < place for place in early), "behind what others wait for"
+        asks = [(place, action) for place, action in enumerate(log) if isinstance(action, a.Fetch)]
+        early = [place for place, fetch in asks if fetch.ahead]
+        this = [place for place, fetch in asks if fetch.kind == "result"]
+        assert all(this[0] < place for place in early), "behind what others wait for"
         assert all(fetch.holders != (peer(name),) for fetch in fetched(told, name))
-
-
-def is_vote(action: a.Action) -> bool:
-    return isinstance(action, a.Send) and isinstance(action.message, m.Vote)
 
 
 def test_what_came_ahead_is_what_the_plan_asks_for() -> None:
