@@ -89,16 +89,18 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Some rounds: how many, the trainers' mean seconds by kind and by the wall, and what was included."""
+    """Some rounds: how many were committed and how many trained, which may be ahead; the trainers' mean
+    seconds by kind and by the wall, and what was included."""
 
     rounds: int
+    trained: float
     spent: dict[str, float]
     wall_s: float
     included_share: float
 
     @property
     def compute_s(self) -> float:
-        return self.spent["steps"] / self.rounds
+        return self.spent["steps"] / self.trained
 
     @property
     def utilisation(self) -> float:
@@ -140,14 +142,14 @@ def measure(mode: str, asked: Asked) -> list[dict[str, Any]]:
         try:
             _start(swarm, lab, RUN.format(steps=asked.steps, rules=MODES[mode][1]))
             _rounds(swarm, WARM_ROUNDS, ROUND_S * WARM_ROUNDS)
-            compute_s = _stretch(swarm, MEASURED_ROUNDS, ROUND_S * MEASURED_ROUNDS).compute_s
+            compute_s = _stretch(swarm, MEASURED_ROUNDS, ROUND_S * MEASURED_ROUNDS, asked.steps).compute_s
             points = []
             for place, share in enumerate(asked.shares):
                 shaped = Shaped(swarm, lab, share, asked.rtt_ms / 2)
                 shaped.set(compute_s)
-                shaped.set(_stretch(swarm, SETTLE_ROUNDS, ROUND_S).compute_s)
+                shaped.set(_stretch(swarm, SETTLE_ROUNDS, ROUND_S, asked.steps).compute_s)
                 left_s = max(0.0, asked.end_s - time.monotonic()) / (len(asked.shares) - place)
-                stretch = _stretch(swarm, asked.rounds, left_s)
+                stretch = _stretch(swarm, asked.rounds, left_s, asked.steps)
                 points.append({"share": share, **_point(mode, share, stretch), **shaped.told(stretch)})
                 compute_s = stretch.compute_s
                 print(f"{mode}: {points[-1]}", file=sys.stderr, flush=True)
@@ -215,9 +217,9 @@ def _rounds(swarm: Swarm, count: int, seconds: float) -> int:
     return _updates(swarm) - begun
 
 
-def _stretch(swarm: Swarm, count: int, seconds: float) -> Stretch:
+def _stretch(swarm: Swarm, count: int, seconds: float, steps: int) -> Stretch:
     swarm.look()
-    height, before = swarm.statuses["w1"]["height"], _spent(swarm)
+    height, before, begun = swarm.statuses["w1"]["height"], _spent(swarm), _trained(swarm, steps)
     done, after = _rounds(swarm, count, seconds), _spent(swarm)
     spent = {
         name.removesuffix("_s"): mean(after[worker][name] - before[worker][name] for worker in WORKERS)
@@ -225,7 +227,15 @@ def _stretch(swarm: Swarm, count: int, seconds: float) -> Stretch:
     }
     commits = [c for c in swarm.statuses["w1"]["commits"] if c["round"] > height and c["kind"] == "update"]
     included = sum(len(commit["contributors"]) for commit in commits)
-    return Stretch(done, spent, spent["at"], included / (len(WORKERS) * len(commits)))
+    return Stretch(
+        done, _trained(swarm, steps) - begun, spent, spent["at"], included / (len(WORKERS) * len(commits))
+    )
+
+
+def _trained(swarm: Swarm, steps: int) -> float:
+    """The round in which the trainers are, in the mean."""
+    states = [swarm.statuses[worker]["training"] for worker in WORKERS]
+    return mean(state["round"] + state["step"] / steps for state in states)
 
 
 def _spent(swarm: Swarm) -> dict[str, dict[str, float]]:

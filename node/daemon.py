@@ -68,14 +68,13 @@ class Daemon:
         self.signed, self.network, self.disk = signed, network, disk
         self.rounds = Rounds(signed, network, disk, self.feed)
         role, part_bytes = network.config.role, self.rounds.numbers.part_bytes
-        uplink = network.uploads.uplink
         self.config = PeerConfig(
             signed.manifest,
             role,
             part_bytes,
             token,
             authority,
-            lambda: uplink.bytes_per_s,
+            lambda: network.uplink_bytes_per_s,
             network.config.shard,
         )
         self.history = History(network.traffic, signed.manifest.assignment.steps)

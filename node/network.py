@@ -81,6 +81,11 @@ class Network:
         self._sequence = 0
         self._looked_s = 0.0
 
+    @property
+    def uplink_bytes_per_s(self) -> int:
+        """How fast this peer can send, as far as that is known; else 0."""
+        return self.pacer.carried or self.uploads.uplink.bytes_per_s
+
     @classmethod
     async def start(cls, config: NodeConfig, identity: Identity, run_id: Digest) -> Network:
         """Listen, join the DHT, publish where this peer can be reached.

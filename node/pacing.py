@@ -24,7 +24,7 @@ WINDOW_S = 1.0
 """What a link carries is measured over this long, all of it with a queue: acknowledgements come in bursts."""
 QUEUE_S = 0.1
 """A way that takes this much longer has a queue on it; a chunk of this peer's own makes half of it."""
-DRAINING, BELOW = 0.8, 0.97
+DRAINING, BELOW = 0.9, 0.97
 """How much of what a link carries is sent while it has a queue, and when it has none."""
 TRY_S, MORE, MORE_MAX = 1.0, 0.03, 0.25
 """After so long without a queue so much more is tried, and twice as much the next time."""
@@ -55,7 +55,7 @@ class Pace:
     def __init__(self) -> None:
         self.bytes_per_s = 0
         self._window: deque[tuple[float, Sample]] = deque()
-        self._carried = self._before = self._best = 0.0
+        self.carried = self._before = self._best = 0.0
         self._calm_s, self._more, self._settled_s = 0.0, MORE, -math.inf
 
     def tick(self, now_s: float, sample: Sample) -> None:
@@ -73,22 +73,22 @@ class Pace:
 
     def _queued(self, now_s: float) -> None:
         """Send less than the link carries until the queue is gone; what was tried last was too much."""
-        self._calm_s, self._more, self._carried = 0.0, MORE, self._before
+        self._calm_s, self._more, self.carried = 0.0, MORE, self._before
         carried = self._measured(now_s)
         if carried and now_s - self._settled_s >= SETTLE_S:
             self._settled_s = now_s
             self._best = max(carried, self._best * (1 - SETTLE_S / FORGET_S))
-            self._before = self._carried = max(carried, self._carried * KEPT, self._best * SHARE_MIN)
-        if self._carried:
-            self._hold(self._carried * DRAINING)
+            self._before = self.carried = max(carried, self.carried * KEPT, self._best * SHARE_MIN)
+        if self.carried:
+            self._hold(self.carried * DRAINING)
 
     def _calm(self, passed_s: float) -> None:
         """Send a little less than the link is thought to carry; after a while without a queue try more."""
         self._calm_s += passed_s
         if self._calm_s >= TRY_S:
-            self._before, self._carried = self._carried, self._carried * (1 + self._more)
+            self._before, self.carried = self.carried, self.carried * (1 + self._more)
             self._calm_s, self._more = 0.0, min(2 * self._more, MORE_MAX)
-        self._hold(self._carried * BELOW)
+        self._hold(self.carried * BELOW)
 
     def _measured(self, now_s: float) -> float:
         """What arrived by second over `WINDOW_S`, all of which had more to send and a queue; else 0."""
@@ -117,6 +117,11 @@ class Pacer:
     def bytes_per_s(self) -> int:
         """What uploads are held to so that no queue forms; 0 if they are not."""
         return self._pace.bytes_per_s
+
+    @property
+    def carried(self) -> int:
+        """What the link was seen to carry, in bytes per second; 0 if uploads are not held to it."""
+        return int(self._pace.carried) if self._pace.bytes_per_s else 0
 
     async def run(self) -> None:
         """Until cancelled. Where the kernel tells nothing this does nothing."""

@@ -59,7 +59,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "evaluating": not daemon.rounds.evaluator.idle if daemon.rounds.evaluator else False,
         "commits": list(daemon.history.commits)[-200:],
         "traffic": traffic,
-        "uplink_bytes_per_s": network.uploads.uplink.bytes_per_s,
+        "uplink_bytes_per_s": network.uplink_bytes_per_s,
         "limits_bytes_per_s": {
             "upload": network.config.upload_bytes_per_s or None,
             "upload_now": network.uploads.limit.bytes_per_s or None,
