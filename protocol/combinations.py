@@ -55,6 +55,8 @@ class Choices:
     fragments: int = 1
     replicas: int = 1
     shards: str = "dealt"
+    votes: str = "majority"
+    weights: str = "tokens"
     grace_ms: int = 0
     ledger: bool = True
 
@@ -153,6 +155,32 @@ REFUSED = (
         lambda c: _replicated(c) and c.work == "by-speed",
         _replicas_with("work"),
         "work = 'equal': who does fewer steps does not come as far as a replica, and cannot stand in for it",
+    ),
+    Refusal(
+        lambda c: _replicated(c) and c.weights != "tokens",
+        _replicas_with("weights"),
+        "weights = 'tokens': a unit weighs alike, whoever of its replicas trained it",
+    ),
+    Refusal(
+        lambda c: c.weights == "rate" and c.aggregation in (*COORDINATE_RULES, *WHOLE_RULES),
+        _what("weights", "aggregation"),
+        "aggregation = 'mean' or 'centered-clipping': this rule compares contributions, whatever they weigh",
+    ),
+    Refusal(
+        lambda c: c.weights == "participation" and c.aggregation != "mean",
+        _what("weights", "aggregation"),
+        "aggregation = 'mean': an update by participation is as long as the share of the weights that is "
+        "here, which is known of a mean only",
+    ),
+    Refusal(
+        lambda c: c.weights == "participation" and c.work == "by-speed",
+        _what("weights", "work"),
+        "work = 'equal': with steps by speed all are in time, and nobody is seldom here",
+    ),
+    Refusal(
+        lambda c: c.weights == "participation" and c.votes == "two-thirds",
+        _what("weights", "votes"),
+        "weights = 'tokens': who may lie would stay away for nine rounds, to weigh ten times as much in one",
     ),
     Refusal(
         lambda c: c.rule == "eager" and c.ledger,

@@ -32,10 +32,11 @@ REPLICAS_MAX = 64
 """No rule needs a larger number; the wire's integers and sums of weights hold them all."""
 MANIFEST_BYTES_MAX = 256 << 10
 LATER_KEYS = {
-    "rounds": ("work", "steps_min", "replicas", "shards", "disputes", "wait"),
+    "rounds": ("work", "steps_min", "replicas", "shards", "disputes", "wait", "weights"),
     "outer": ("clip", "faulty"),
 }
 PARTITIONS = ("balanced", "sequential", "strided")
+WEIGHTS = ("tokens", "rate", "participation")
 _DOMAIN = b"atoll run manifest 1"
 _T = TypeVar("_T")
 
@@ -59,7 +60,8 @@ class RoundRules:
     The data are `dealt` from what all have, or `private`: each unit is a shard that its holders keep, and who
     holds the same one is a replica, however many these are. Of replicas that differ, with no majority of one
     result, `disputes` says what counts: "take" that of the lowest peer id, or "drop" the unit. For whom a
-    leader waits beyond the quorum is its `wait`: see waiting.py.
+    leader waits beyond the quorum is its `wait`: see waiting.py. `weights` says what a contribution weighs:
+    its "tokens", tokens by "rate", or tokens by how seldom its member's "participation" is; see weighing.py.
     """
 
     rounds: int = 0
@@ -93,6 +95,7 @@ class RoundRules:
     shards: str = "dealt"
     disputes: str = "take"
     wait: str = "grace"
+    weights: str = "tokens"
 
     @property
     def replicated(self) -> bool:
@@ -389,6 +392,8 @@ def check_rounds(rules: RoundRules, where: str) -> None:
     _require(fits, f"steps_min = {rules.steps_min}", where, f"1 to {STEPS_MAX}")
     fits = 1 <= rules.replicas <= REPLICAS_MAX
     _require(fits, f"replicas = {rules.replicas}", where, f"1 to {REPLICAS_MAX}")
+    fits = rules.weights in WEIGHTS
+    _require(fits, f"weights = {rules.weights!r}", where, f"one of {', '.join(WEIGHTS)}")
     _check_shards(rules, where)
     _check_wait(rules, where)
 
@@ -452,6 +457,8 @@ def check_together(outer: OuterRules, rounds: RoundRules, where: str) -> None:
         fragments=rounds.fragments,
         replicas=rounds.replicas,
         shards=rounds.shards,
+        votes=rounds.votes,
+        weights=rounds.weights,
         grace_ms=rounds.grace_ms_max,
     )
     check_combinations(chosen, where)

@@ -67,7 +67,7 @@ class Setting:
     and `lies` chooses among the kinds. `retry_ms`, `work`, `replicas` and `disputes` are the rules of those
     names; replicas exchange densely and in whole models only. Where `private` is above 0, so many shards
     are held by the workers in turn, and a unit is one of them. `wait` is the rule of runs in whose mode it
-    means anything; the others have the usual one.
+    means anything; the others have the usual one. `weights` is the rule of that name.
     """
 
     peers: int
@@ -86,6 +86,7 @@ class Setting:
     private: int = 0
     disputes: str = "take"
     wait: str = "grace"
+    weights: str = "tokens"
 
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
@@ -199,6 +200,7 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         disputes=chosen.disputes,
         shards="private" if chosen.private else "dealt",
         wait=wait,
+        weights=chosen.weights,
     )
 
 

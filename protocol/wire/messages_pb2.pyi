@@ -67,7 +67,7 @@ class BlobRef(_message.Message):
     def __init__(self, digest: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Member(_message.Message):
-    __slots__ = ("peer", "role", "weight_from", "missed", "speed", "steps", "shard")
+    __slots__ = ("peer", "role", "weight_from", "missed", "speed", "steps", "shard", "gap_total", "gap_count", "gap_since")
     PEER_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FROM_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +75,9 @@ class Member(_message.Message):
     SPEED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     SHARD_FIELD_NUMBER: _ClassVar[int]
+    GAP_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    GAP_COUNT_FIELD_NUMBER: _ClassVar[int]
+    GAP_SINCE_FIELD_NUMBER: _ClassVar[int]
     peer: str
     role: Role
     weight_from: int
@@ -82,7 +85,10 @@ class Member(_message.Message):
     speed: int
     steps: int
     shard: str
-    def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ..., speed: _Optional[int] = ..., steps: _Optional[int] = ..., shard: _Optional[str] = ...) -> None: ...
+    gap_total: int
+    gap_count: int
+    gap_since: int
+    def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ..., speed: _Optional[int] = ..., steps: _Optional[int] = ..., shard: _Optional[str] = ..., gap_total: _Optional[int] = ..., gap_count: _Optional[int] = ..., gap_since: _Optional[int] = ...) -> None: ...
 
 class Changes(_message.Message):
     __slots__ = ("changed", "left")

@@ -64,6 +64,27 @@ CASES = [
     ),
     (Choices(replicas=2), Choices(replicas=2, feedback=0.0), "is its own"),
     (Choices(replicas=2, feedback=0.0, work="by-speed"), Choices(replicas=2, feedback=0.0), "as far as"),
+    (
+        Choices(replicas=2, feedback=0.0, weights="rate"),
+        Choices(replicas=2, feedback=0.0),
+        "whoever of its replicas",
+    ),
+    (
+        Choices(weights="rate", aggregation="median"),
+        Choices(weights="rate", aggregation="centered-clipping"),
+        "whatever they weigh",
+    ),
+    (
+        Choices(weights="participation", aggregation="centered-clipping"),
+        Choices(weights="participation"),
+        "known of a mean only",
+    ),
+    (Choices(weights="participation", work="by-speed"), Choices(weights="participation"), "seldom here"),
+    (
+        Choices(weights="participation", votes="two-thirds"),
+        Choices(weights="rate", votes="two-thirds"),
+        "ten times as much",
+    ),
     (Choices(rule="eager"), Choices(rule="nesterov"), "each worker's own"),
     (Choices(rule="co2"), Choices(rule="co2", ledger=False), "a round earlier"),
     (Choices(rule="delayed-nesterov"), Choices(rule="delayed-nesterov", ledger=False), "single pushes"),

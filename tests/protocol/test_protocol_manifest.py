@@ -239,6 +239,7 @@ NAN = math.nan
         ("disputes", ["take"], ["", "Take", "vote", "drop"]),
         ("shards", ["dealt", "private"], ["", "own", "Private"]),
         ("wait", ["grace", "dynamic"], ["", "Grace", "slack"]),
+        ("weights", ["tokens", "rate", "participation"], ["", "Tokens", "fedau"]),
     ],
 )
 def test_round_rules_are_bounded(key: str, good: list[Any], bad: list[Any]) -> None:

@@ -1,0 +1,164 @@
+"""Weights by a run's rule: a leader gives them, voters work them out again, and nobody can choose others."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from protocol_samples import (
+    ANCHOR,
+    ASSIGNED,
+    RULES,
+    blobs,
+    contributor,
+    manifest,
+    member,
+    members,
+    peer,
+    terms,
+    update,
+)
+
+from atoll.protocol.commits import Body, Contributor, Kind, Snapshot, body_from_bytes, snapshot_to_wire
+from atoll.protocol.commits import snapshot_from_bytes as read_snapshot
+from atoll.protocol.errors import ConfigError, RemoteProtocolError
+from atoll.protocol.leading import Leading
+from atoll.protocol.manifest import RoundRules, check_rounds
+from atoll.protocol.messages import Offer
+from atoll.protocol.participation import Gaps
+from atoll.protocol.roster import Member, Presence, member_from_wire, member_to_wire, members_digest
+from atoll.protocol.terms import Terms, objection
+from atoll.protocol.weighing import attended, share, weight_of
+from atoll.protocol.weights import UNIT
+
+NAMES = ("coordinator", "w1", "w2", "w3")
+
+
+def rules(weights: str) -> RoundRules:
+    return dataclasses.replace(RULES, weights=weights)
+
+
+def given_terms(weights: str, gaps: dict[str, Gaps] | None = None, **changes: object) -> Terms:
+    listed = sorted((member(n, gaps=(gaps or {}).get(n, Gaps())) for n in NAMES), key=lambda m: m.peer)
+    return terms(*NAMES, rules=rules(weights), **{"members": tuple(listed), **changes})  # type: ignore[arg-type]
+
+
+def weighed(of: Terms, name: str, tokens: int, steps: int) -> Contributor:
+    who = peer(name)
+    return Contributor(who, tokens, steps, weight_of(of, who, tokens, steps))
+
+
+def decided(of: Terms, *said: Contributor) -> Body:
+    ordered = tuple(sorted(said, key=lambda c: c.peer))
+    body = update(of, contributors=ordered)
+    return dataclasses.replace(body, members=attended(of, of.members, Kind.UPDATE, ordered))
+
+
+def gaps_of(listed: tuple[Member, ...]) -> dict[str, Gaps]:
+    return {name: next(m.gaps for m in listed if m.peer == peer(name)) for name in NAMES}
+
+
+def test_a_leader_weighs_by_rate() -> None:
+    lead = Leading(given_terms("rate"), 0, 0)
+    for name, steps in (("w1", 10), ("w2", 20), ("w3", 5000)):
+        lead.offer(peer(name), Offer(1, 0, ANCHOR, 1000, steps, blobs(name)), 0)
+    weights = {who: lead.weigh(who, offer).weight for who, offer in lead.offers.items()}
+    assert weights == {peer("w1"): 1000, peer("w2"): 500, peer("w3"): 2}
+    lead.offer(peer("w1"), Offer(1, 0, ANCHOR, 9, 5000, blobs("w1")), 0)
+    assert lead.rejected[peer("w1")] == "weighs nothing"
+
+
+def test_voters_object_to_another_weight_than_follows() -> None:
+    of = given_terms("rate")
+    right = [weighed(of, "w1", 1000, 10), weighed(of, "w2", 800, 10), weighed(of, "w3", 1000, 20)]
+    assert objection(of, decided(of, *right), ANCHOR) is None
+    for weight, words in ((501, "within"), (499, "weighs 500 by rate, not 499"), (0, "within")):
+        wrong = [*right[:2], dataclasses.replace(right[2], weight=weight)]
+        assert words in (objection(of, decided(of, *wrong), ANCHOR) or "")
+
+
+def test_where_weights_are_tokens_a_leader_may_give_less() -> None:
+    of = terms(*NAMES)
+    less = (contributor("w1", weight=7), contributor("w2"), contributor("w3"))
+    body = update(of, contributors=tuple(sorted(less, key=lambda c: c.peer)))
+    assert objection(of, body, ANCHOR) is None
+
+
+def test_who_is_seldom_here_weighs_more_and_commits_say_so() -> None:
+    of = given_terms("participation")
+    for present in (("w1", "w2"), ("w1", "w2"), ("w1", "w2", "w3")):
+        body = decided(of, *(weighed(of, name, 1000, 10) for name in present))
+        assert {c.weight for c in body.contributors} == {1000}, "no gap has ended before"
+        assert objection(of, body, ANCHOR) is None
+        of = dataclasses.replace(of, members=body.members, round=of.round + 1)
+    assert gaps_of(of.members) == {
+        "coordinator": Gaps(),
+        "w1": Gaps(3 * UNIT, 3),
+        "w2": Gaps(3 * UNIT, 3),
+        "w3": Gaps(3 * UNIT, 1),
+    }
+    assert [weight_of(of, peer(name), 1000, 10) for name in ("w1", "w3")] == [1000, 3000]
+    assert weight_of(of, peer("w3"), 5000, 10) == 3000, "tokens beyond the assignment count for nobody"
+
+
+def test_gaps_survive_commits_and_snapshots() -> None:
+    of = given_terms("participation", {"w1": Gaps(9 * UNIT, 3, 2)})
+    body = decided(of, *(weighed(of, name, 1000, 10) for name in ("w2", "w3")))
+    read = body_from_bytes(body.encoded, lambda _: of.members)
+    assert gaps_of(read.members)["w1"] == Gaps(9 * UNIT, 3, 3)
+    snapshot = Snapshot(1, 0, body.digest, 1, read.members)
+    again = read_snapshot(snapshot_to_wire(snapshot).SerializeToString())
+    assert again.members == read.members
+    assert members_digest(read.members) != members_digest(of.members), "a snapshot signs them"
+    wrong = member_to_wire(read.members[0])
+    wrong.gap_count = 65
+    with pytest.raises(RemoteProtocolError, match="past"):
+        member_from_wire(wrong)
+
+
+def test_nobody_can_choose_a_past() -> None:
+    words = "gaps of the next members do not follow"
+    of = given_terms("participation")
+    right = decided(of, weighed(of, "w1", 1000, 10), weighed(of, "w2", 1000, 10))
+    for gaps in (Gaps(), Gaps(50 * UNIT, 1), Gaps(2 * UNIT, 1)):
+        wrong = tuple(dataclasses.replace(m, gaps=gaps) if m.peer == peer("w1") else m for m in right.members)
+        assert words in (objection(of, dataclasses.replace(right, members=wrong), ANCHOR) or "")
+    plain = terms(*NAMES)
+    invented = tuple(dataclasses.replace(m, gaps=Gaps(50 * UNIT, 1)) for m in plain.members)
+    assert words in (objection(plain, update(plain, "w1", "w2", members=invented), ANCHOR) or "")
+
+
+def test_a_skip_and_a_probation_are_nobodys_gap() -> None:
+    new = member("w3", weight_from=9)
+    listed = tuple(sorted((*members("coordinator", "w1", "w2"), new), key=lambda m: m.peer))
+    of = given_terms("participation", members=listed)
+    assert attended(of, of.members, Kind.SKIP, ()) == of.members
+    body = decided(of, weighed(of, "w1", 1000, 10))
+    assert gaps_of(body.members)["w3"] == Gaps()
+    joined = attended(
+        of, (*of.members, member("w4", gaps=Gaps(50 * UNIT, 1))), Kind.UPDATE, body.contributors
+    )
+    assert next(m.gaps for m in joined if m.peer == peer("w4")) == Gaps()
+
+
+def test_a_leader_makes_a_body_that_voters_take() -> None:
+    of = given_terms("participation", {"w2": Gaps(10 * UNIT, 2, 4)})
+    lead = Leading(of, 0, 0)
+    for name in ("w1", "w2"):
+        lead.offer(peer(name), Offer(1, 0, ANCHOR, 1000, 10, blobs(name)), 0)
+    lead.plan()
+    assert lead.exchange is not None
+    lead.exchange.cut = lead.exchange.participants
+    lead.exchange.reduced = dict(enumerate(blobs("mean")))
+    body = lead.make_body(Kind.UPDATE, ANCHOR, Presence([peer(name) for name in NAMES]), {})
+    assert objection(of, body, ANCHOR) is None
+    assert {c.peer: c.weight for c in body.contributors} == {peer("w1"): 1000, peer("w2"): 5000}
+    assert gaps_of(body.members)["w2"] == Gaps(15 * UNIT, 3)
+    run = manifest(of.rules)
+    assert share(body, run) == (6000, 3 * ASSIGNED.tokens)
+    assert share(body, manifest()) is None
+
+
+def test_a_weight_that_there_is_not() -> None:
+    with pytest.raises(ConfigError, match="one of tokens, rate, participation"):
+        check_rounds(rules("fame"), "RUN.toml")
