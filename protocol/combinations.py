@@ -57,6 +57,7 @@ class Choices:
     shards: str = "dealt"
     votes: str = "majority"
     weights: str = "tokens"
+    late: str = "carry"
     grace_ms: int = 0
     ledger: bool = True
 
@@ -181,6 +182,32 @@ REFUSED = (
         lambda c: c.weights == "participation" and c.votes == "two-thirds",
         _what("weights", "votes"),
         "weights = 'tokens': who may lie would stay away for nine rounds, to weigh ten times as much in one",
+    ),
+    Refusal(
+        lambda c: c.late == "merge" and _replicated(c),
+        _replicas_with("late"),
+        "late = 'carry': another replica gave the unit, so one that is late has nothing to add",
+    ),
+    Refusal(
+        lambda c: c.late == "merge" and c.fragments > 1,
+        _what("late", "fragments"),
+        "fragments = 1: where training runs on, what comes late stays in the local model, and is offered "
+        "with the next",
+    ),
+    Refusal(
+        lambda c: c.late == "merge" and c.work == "by-speed",
+        _what("late", "work"),
+        "work = 'equal': steps by speed are done in time, and a late report would be of rounds ago",
+    ),
+    Refusal(
+        lambda c: c.late == "merge" and c.aggregation != "mean",
+        _what("late", "aggregation"),
+        "aggregation = 'mean': a rule that compares contributions takes one of an older anchor for a lie",
+    ),
+    Refusal(
+        lambda c: c.late == "merge" and c.weights == "participation",
+        _what("late", "weights"),
+        "weights = 'tokens': who is late is in the next update, and its data is not forgotten",
     ),
     Refusal(
         lambda c: c.rule == "eager" and c.ledger,

@@ -129,7 +129,7 @@ class Leading:
         if self.judged:
             return []
         self.judged = True
-        found = [peer for peer, offer in self.offers.items() if offer.anchor != anchor]
+        found = [p for p, offer in self.offers.items() if not offer.staleness and offer.anchor != anchor]
         for peer in found:
             del self.offers[peer]
             self.rejected[peer] = "started from another anchor"
@@ -148,8 +148,9 @@ class Leading:
 
     def weigh(self, sender: PeerId, offer: Offer) -> Contributor:
         """With the weight that the run's rule gives."""
-        weight = weight_of(self.terms, sender, offer.tokens, offer.steps)
-        return Contributor(sender, offer.tokens, offer.steps, weight, offer.train_ms * self.terms.by_speed)
+        weight = weight_of(self.terms, sender, offer.tokens, offer.steps, offer.staleness)
+        train_ms = offer.train_ms * self.terms.by_speed
+        return Contributor(sender, offer.tokens, offer.steps, weight, train_ms, offer.staleness)
 
     def plan(self) -> Outbox:
         """Name the participants and send each owner its columns."""

@@ -24,7 +24,7 @@ GAPS_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """The sum, in 1/UNIT, and number of the gaps of a member that ended, and rounds since the last one did."""
+    """The sum, in 1/UNIT, and number of a member's gaps that ended, and rounds since the last one did."""
 
     total: int = 0
     count: int = 0

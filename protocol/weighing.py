@@ -3,8 +3,9 @@
 "tokens": those it processed, of those it was assigned. "rate": tokens times tokens by step. "participation":
 tokens times the mean gap between the rounds in which its member contributed, of which the members of a round
 carry what is needed. A mean divides by the weights that are here, so with "participation" an update is
-brought to the length that all who are registered give it: `share`. (Decoupled DiLoCo, 2026; FedAU, Wang and
-Ji 2024)
+brought to the length that all who are registered give it: `share`. Whatever the rule, a contribution that
+started s updates ago weighs less by (1 + s)^(-1/2). (Decoupled DiLoCo, 2026; FedAU, Wang and Ji 2024;
+FedBuff, Nguyen et al. 2022)
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from atoll.protocol.ids import PeerId
 from atoll.protocol.manifest import TOKENS_MAX, Manifest
 from atoll.protocol.participation import Gaps
 from atoll.protocol.roster import NO_GAPS, Member, Role
-from atoll.protocol.weights import combined, token_rate
+from atoll.protocol.weights import combined, stale, token_rate
 
 if TYPE_CHECKING:
     from atoll.protocol.terms import Terms
 
 
-def weight_of(terms: Terms, peer: PeerId, tokens: int, steps: int) -> int:
+def weight_of(terms: Terms, peer: PeerId, tokens: int, steps: int, staleness: int = 0) -> int:
     """Of what a member says that it did. None is larger than TOKENS_MAX, so no sum of them overflows."""
     assigned = terms.assigned(peer)
     counted = min(tokens, assigned.tokens)
@@ -32,6 +33,9 @@ def weight_of(terms: Terms, peer: PeerId, tokens: int, steps: int) -> int:
         counted = token_rate(counted, steps, assigned)
     if terms.rules.weights == "participation":
         counted = combined(counted, terms.gaps(peer).factor)
+    if staleness:
+        merges = terms.rules.late == "merge"
+        counted = combined(counted, stale(staleness, terms.rules.staleness_max)) if merges else 0
     return min(counted, TOKENS_MAX)
 
 
@@ -40,13 +44,13 @@ def weights_objection(terms: Terms, contributors: Sequence[Contributor]) -> str 
 
     Where weights are tokens a leader may give less, as it always could.
     """
-    exact = terms.rules.weights != "tokens"
+    exact = terms.rules.weights != "tokens" or terms.rules.late == "merge"
     for c in contributors:
-        most = weight_of(terms, c.peer, c.tokens, c.steps)
+        most = weight_of(terms, c.peer, c.tokens, c.steps, c.staleness)
         if not 0 < c.weight <= most:
             return "a weight is not within what was assigned"
         if exact and c.weight != most:
-            return f"{c.peer} weighs {most} by {terms.rules.weights}, not {c.weight}"
+            return f"{c.peer} weighs {most} by the run's rule, not {c.weight}"
     return None
 
 

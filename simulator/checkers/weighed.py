@@ -6,6 +6,7 @@ updates than `participation.GAPS_MAX`, that is the mean of all gaps.
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ class Weighed:
 
     def on_commit(self, host: Host, commit: Commit) -> None:
         body, manifest = commit.body, self.world.signed.manifest
-        if body.digest in self.pasts or manifest.rounds.weights == "tokens":
+        plain = (manifest.rounds.weights, manifest.rounds.late == "merge") == ("tokens", False)
+        if body.digest in self.pasts or plain:
             return
         past = self.pasts.get(body.parent, {})
         for c in body.contributors:
@@ -37,11 +39,16 @@ class Weighed:
             if manifest.rounds.weights == "rate":
                 usual = Fraction(manifest.assignment.tokens, manifest.assignment.steps)
                 due = counted * min(1, Fraction(counted, c.steps) / usual)
-            else:
+            elif manifest.rounds.weights == "participation":
                 due = counted * min(10, _mean_gap(past.get(c.peer, ())))
+            else:
+                due = counted
+            fresh = c.staleness <= manifest.rounds.staleness_max
+            self.world.require(fresh, f"{c.peer[-8:]} is {c.staleness} updates late in commit {body.round}")
+            due = float(due) / math.sqrt(1 + c.staleness)
             self.world.require(
-                due - 2 < c.weight <= due,  # rounded down twice
-                f"{c.peer[-8:]} weighs {c.weight} in commit {body.round}, and {float(due)} is its due",
+                due - 2 < c.weight < due + 1e-6,  # rounded down twice
+                f"{c.peer[-8:]} weighs {c.weight} in commit {body.round}, and {due} is its due",
             )
         here = {c.peer for c in body.contributors}
         if body.kind is Kind.UPDATE:

@@ -176,7 +176,9 @@ def test_the_next_round_is_ordered_before_this_one_is_done(stream: Stream) -> No
         await until(lambda: len(stream.orders) == 2)
         assert stream.training._running == first
         assert stream.training._promise is not None
-        (payload,) = await stream.training.encode(a.Encode(first, 1, False))  # waits until it is handed over
+        (payload,) = await stream.training.encode(
+            a.Encode(first, 1, False, first)
+        )  # waits until it is handed over
         trainer = stream.training.trainer
         assert trainer is not None
         assert payload == trainer.shared.delta[stream.numbers.pieces[1]].numpy().tobytes()

@@ -85,6 +85,23 @@ CASES = [
         Choices(weights="rate", votes="two-thirds"),
         "ten times as much",
     ),
+    (
+        Choices(late="merge", replicas=2, feedback=0.0),
+        Choices(late="carry", replicas=2, feedback=0.0),
+        "nothing to add",
+    ),
+    (Choices(late="merge", fragments=2), Choices(late="merge"), "local model"),
+    (Choices(late="merge", work="by-speed"), Choices(late="merge"), "done in time"),
+    (
+        Choices(late="merge", aggregation="centered-clipping"),
+        Choices(late="merge", clip="median"),
+        "for a lie",
+    ),
+    (
+        Choices(late="merge", weights="participation"),
+        Choices(late="merge", weights="rate"),
+        "not forgotten",
+    ),
     (Choices(rule="eager"), Choices(rule="nesterov"), "each worker's own"),
     (Choices(rule="co2"), Choices(rule="co2", ledger=False), "a round earlier"),
     (Choices(rule="delayed-nesterov"), Choices(rule="delayed-nesterov", ledger=False), "single pushes"),

@@ -72,7 +72,7 @@ def test_voters_object_to_another_weight_than_follows() -> None:
     of = given_terms("rate")
     right = [weighed(of, "w1", 1000, 10), weighed(of, "w2", 800, 10), weighed(of, "w3", 1000, 20)]
     assert objection(of, decided(of, *right), ANCHOR) is None
-    for weight, words in ((501, "within"), (499, "weighs 500 by rate, not 499"), (0, "within")):
+    for weight, words in ((501, "within"), (499, "weighs 500 by the run's rule, not 499"), (0, "within")):
         wrong = [*right[:2], dataclasses.replace(right[2], weight=weight)]
         assert words in (objection(of, decided(of, *wrong), ANCHOR) or "")
 
