@@ -185,7 +185,10 @@ def on_offer(peer: Peer, sender: PeerId, offer: m.Offer) -> None:
     if not rounds.follow(peer, offer.view) or peer.leading is None:
         return
     start = _start(peer, offer)
-    if (start is not None or offer.staleness) and offer.anchor != start:
+    if start is None and offer.staleness:
+        peer.leading.rejected[sender] = "started before its leader's ledger begins"
+        return
+    if start is not None and offer.anchor != start:
         peer.leading.rejected[sender] = "started from another anchor"
         peer.refuse(sender, STRAY)
         return

@@ -10,16 +10,29 @@ from protocol_samples import (
     ASSIGNED,
     RULES,
     blobs,
+    chain,
     contributor,
+    digest,
+    key,
     manifest,
     member,
     members,
     peer,
+    skip,
     terms,
     update,
+    votes,
 )
 
-from atoll.protocol.commits import Body, Contributor, Kind, Snapshot, body_from_bytes, snapshot_to_wire
+from atoll.protocol.commits import (
+    Body,
+    Commit,
+    Contributor,
+    Kind,
+    Snapshot,
+    body_from_bytes,
+    snapshot_to_wire,
+)
 from atoll.protocol.commits import snapshot_from_bytes as read_snapshot
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.leading import Leading
@@ -162,3 +175,79 @@ def test_a_leader_makes_a_body_that_voters_take() -> None:
 def test_a_weight_that_there_is_not() -> None:
     with pytest.raises(ConfigError, match="one of tokens, rate, participation"):
         check_rounds(rules("fame"), "RUN.toml")
+
+
+# ---- what comes late ----------------------------------------------------------------------------
+
+MERGES = dataclasses.replace(RULES, late="merge", staleness_max=3)
+
+
+def late(name: str, staleness: int, tokens: int = 1000) -> Contributor:
+    of = terms(*NAMES, rules=MERGES)
+    weight = weight_of(of, peer(name), tokens, 10, staleness)
+    return Contributor(peer(name), tokens, 10, weight, staleness=staleness)
+
+
+def test_what_is_late_weighs_less_up_to_a_bound() -> None:
+    assert [late("w1", s).weight for s in range(5)] == [1000, 707, 577, 500, 0]
+    plain = terms(*NAMES)
+    assert weight_of(plain, peer("w1"), 1000, 10, 1) == 0, "this run merges nothing"
+
+
+def test_voters_check_the_weight_and_the_bound() -> None:
+    of = terms(*NAMES, rules=MERGES)
+
+    def said(first: Contributor) -> Body:
+        return update(of, contributors=tuple(sorted((first, late("w2", 0)), key=lambda c: c.peer)))
+
+    assert objection(of, said(late("w1", 3)), ANCHOR) is None
+    for changed, words in (
+        ({"weight": 1000}, "within"),
+        ({"weight": 499}, "weighs 500"),
+        ({"staleness": 4}, "within"),
+        ({"staleness": 2}, "weighs 577"),
+        ({"staleness": 0}, "weighs 1000"),
+    ):
+        wrong = dataclasses.replace(late("w1", 3), **changed)
+        assert words in (objection(of, said(wrong), ANCHOR) or ""), changed
+    unasked = terms(*NAMES)
+    body = update(unasked, contributors=said(late("w1", 1)).contributors)
+    assert "within" in (objection(unasked, body, ANCHOR) or "")
+
+
+def test_a_commit_says_how_late_its_contributors_were() -> None:
+    of = terms(*NAMES, rules=MERGES)
+    mixed = update(of, contributors=tuple(sorted((late("w1", 2), late("w2", 0)), key=lambda c: c.peer)))
+    read = body_from_bytes(mixed.encoded, lambda _: of.members)
+    assert {c.peer: c.staleness for c in read.contributors} == {peer("w1"): 2, peer("w2"): 0}
+    fresh = update(of, "w1", "w2")
+    assert fresh.encoded == update(terms(*NAMES), "w1", "w2").encoded, "the bytes that such a body always had"
+
+
+def test_a_leader_takes_no_offer_that_is_too_late() -> None:
+    lead = Leading(terms(*NAMES, rules=MERGES), 0, 0)
+    for name, staleness in (("w1", 3), ("w2", 4)):
+        lead.offer(peer(name), Offer(1, 0, ANCHOR, 1000, 10, blobs(name), staleness=staleness), 0)
+    assert {who: lead.weigh(who, it).weight for who, it in lead.offers.items()} == {peer("w1"): 500}
+    assert lead.rejected == {peer("w2"): "weighs nothing"}
+    lead.strays(blobs("another anchor")[0].digest)
+    assert list(lead.offers) == [peer("w1")], "where it started is known from the ledger"
+
+
+def test_the_ledger_knows_where_late_work_began() -> None:
+    ledger = chain(0, *NAMES)
+    for number, kind in enumerate((Kind.UPDATE, Kind.SKIP, Kind.UPDATE, Kind.SKIP)):
+        body = skip(ledger, kind=kind, anchor=digest(f"before {number}"))
+        ledger.append(Commit(body, 0, tuple(sorted(votes(body, NAMES)))), key("w1"))
+    assert ledger.start_of(1) == digest("before 2")
+    assert ledger.start_of(2) == digest("before 0")
+    assert ledger.start_of(3) is None
+
+
+def test_what_does_not_go_with_merging() -> None:
+    for changes, words in (
+        ({"wait": "dynamic"}, "nobody needs to be waited for"),
+        ({"staleness_max": 65}, "1 to 64"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            check_rounds(dataclasses.replace(MERGES, **changes), "RUN.toml")
