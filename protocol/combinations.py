@@ -195,6 +195,12 @@ REFUSED = (
         "with the next",
     ),
     Refusal(
+        lambda c: c.late == "merge" and c.exchange == "sparse",
+        _what("late", "exchange"),
+        "exchange = 'dense': a sparse contribution is kept as long as its round, and an update made of older "
+        "ones could be forgotten before all have it",
+    ),
+    Refusal(
         lambda c: c.late == "merge" and c.work == "by-speed",
         _what("late", "work"),
         "work = 'equal': steps by speed are done in time, and a late report would be of rounds ago",

@@ -68,7 +68,7 @@ class Setting:
     names; replicas exchange densely and in whole models only. Where `private` is above 0, so many shards
     are held by the workers in turn, and a unit is one of them. `wait` is the rule of runs in whose mode it
     means anything; the others have the usual one. `weights` and `late` are the rules of these
-    names; a run that merges what is late has one fragment, and does not wait beyond its quorum.
+    names; a run that merges what is late is dense, and does not wait beyond its quorum.
     """
 
     peers: int
@@ -92,10 +92,8 @@ class Setting:
 
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
-        if self.replicas > 1 or self.private:
+        if self.replicas > 1 or self.private or self.late == "merge":
             return "dense"
-        if self.late == "merge" and not self.mode:
-            return ("dense", "sparse")[seed % 2]
         return self.mode or tuple(MODES)[seed % len(MODES)]
 
     def voters_of(self, seed: int) -> int:

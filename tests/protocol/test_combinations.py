@@ -91,6 +91,7 @@ CASES = [
         "nothing to add",
     ),
     (Choices(late="merge", fragments=2), Choices(late="merge"), "local model"),
+    (Choices(late="merge", exchange="sparse"), Choices(late="merge"), "forgotten before"),
     (Choices(late="merge", work="by-speed"), Choices(late="merge"), "done in time"),
     (
         Choices(late="merge", aggregation="centered-clipping"),
