@@ -4,8 +4,9 @@
 
 Twelve workers train a small language model (simulator/timing/learner.py), non-iid shards. Two of them are in
 a quarter of the updates, drawn from the seed, and the others in all. What each kind of weight makes of the
-same updates: the mean held-out loss over all shards after the rounds, and how far the two rare shards' loss is
-above that of a run in which everybody is always there. `participation` uses the product's factors and share.
+same updates: the mean held-out loss over all shards after the rounds, and how far the two rare shards' loss
+is above that of a run in which everybody is always there. `participation` uses the product's factors and
+share.
 """
 
 from __future__ import annotations
