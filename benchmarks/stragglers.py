@@ -1,4 +1,4 @@
-"""Time to a target loss where workers straggle: eight policies, five traces, shards alike and of topics each.
+"""Time to a target loss where workers straggle: nine policies, five traces, shards alike and of topics each.
 
     python benchmarks/stragglers.py --quick --json      # in under a minute
     python benchmarks/stragglers.py --plot stragglers.png
@@ -30,6 +30,7 @@ import torch
 
 from atoll.optim.coding.bursts import Bursts
 from atoll.simulator.timing import coded, policies, text, traces
+from atoll.simulator.timing.buffered import Buffered
 from atoll.simulator.timing.learner import Learner
 from atoll.simulator.timing.rounds import History, Policy, Run, Setting
 from atoll.simulator.timing.traces import Trace
@@ -39,16 +40,18 @@ BURSTS = Bursts(1, 2, 2)
 SLOTS, SLOT_S = 4000, 8.0
 TOLERANCE, PATIENCE = 1.01, 3
 
-POLICIES: dict[str, Callable[[Trace], Policy]] = {
+POLICIES: dict[str, Callable[[Trace], Policy | None]] = {
     "wait_all": lambda _: policies.wait_all(WORKERS, STEPS),
     "quorum": lambda _: policies.Quorum(WORKERS, STEPS),
     "dbw": lambda _: policies.BackupWorkers(WORKERS, STEPS, Setting().outer.lr),
     "dynamic": lambda trace: policies.Dynamic(STEPS, trace, Setting().exchange_s),
     "compass": lambda _: policies.Compass(WORKERS, STEPS),
+    "merge": lambda _: None,
     "frc": lambda _: coded.Repetition(WORKERS, STEPS),
     "sr_sgc": lambda _: coded.sr_sgc(WORKERS, STEPS, BURSTS),
     "m_sgc": lambda _: coded.m_sgc(WORKERS, STEPS, BURSTS),
 }
+"""None: rounds that are not begun by all at once, `Buffered`."""
 ONE_MODEL: dict[str, Callable[[], Policy]] = {
     "sr_sgc": lambda: coded.sr_sgc(WORKERS, STEPS, BURSTS, side_by_side=False),
     "m_sgc": lambda: coded.m_sgc(WORKERS, STEPS, BURSTS, side_by_side=False),
@@ -76,9 +79,10 @@ class Measured:
         self.reference = run.until().points[-1]
         self.target = TOLERANCE * self.reference.loss
 
-    def row(self, name: str, policy: Policy, trace: Trace) -> dict[str, Any]:
-        limit = PATIENCE * self.rounds * policy.chains
-        history = Run(policy, trace, self.learner, Setting(rounds_max=limit)).until(self.target)
+    def row(self, name: str, policy: Policy | None, trace: Trace) -> dict[str, Any]:
+        limit = Setting(rounds_max=PATIENCE * self.rounds * (policy.chains if policy else 1))
+        run = Run(policy, trace, self.learner, limit) if policy else Buffered(trace, self.learner, limit)
+        history = run.until(self.target)
         reached_s = history.time_to(self.target)
         return {
             "policy": name,
@@ -192,11 +196,11 @@ def draw(result: dict[str, Any], path: Path) -> None:
         for place, (policy, found) in enumerate(result["time_to_target"].items()):
             cells = [found[kind][name] for name in names]
             heights = [cell["mean"] if cell else 0 for cell in cells]
-            axes.bar([at + 0.1 * (place - 3.5) for at in range(len(names))], heights, 0.09, label=policy)
+            axes.bar([at + 0.09 * (place - 4) for at in range(len(names))], heights, 0.08, label=policy)
         axes.set_xticks(range(len(names)), names)
         axes.set(ylabel="virtual seconds to the target", title=f"{kind} shards; no bar: not reached")
         axes.grid(axis="y", alpha=0.3)
-        axes.legend(fontsize="small", ncols=8)
+        axes.legend(fontsize="small", ncols=9)
     figure.savefig(str(path), dpi=110, format="png")
 
 

@@ -21,6 +21,7 @@ from atoll.optim.codecs import codec
 from atoll.optim.digest import tensor_digest
 from atoll.optim.feedback import Residual
 from atoll.optim.flat import all_finite
+from atoll.optim.participation import share_
 from atoll.optim.parts import part_bounds
 from atoll.optim.robust import aggregate, robust_rule, tolerated
 from atoll.optim.rules import OuterRule, outer_rule
@@ -30,6 +31,7 @@ from atoll.protocol.events import StateLoaded
 from atoll.protocol.fragments import anchor_digest, fragment_of
 from atoll.protocol.ids import BlobRef, Digest
 from atoll.protocol.manifest import Manifest, OuterRules
+from atoll.protocol.weighing import share
 
 Bytes = bytes | memoryview
 Writing = Callable[[int | None], AbstractContextManager[None]]
@@ -52,7 +54,7 @@ class Numbers:
         self.mixing = manifest.rounds.mixing if self.fragments > 1 else 0.0
         self.codec = codec(manifest.outer.codec)
         self.rule = _rule(manifest.outer)
-        self.outer = manifest.outer
+        self.outer, self._manifest = manifest.outer, manifest
         self.aggregation = robust_rule(manifest.outer.aggregation)
         self.anchor = torch.zeros(self.numel)
         self.momentum = torch.zeros(self.numel)
@@ -192,8 +194,11 @@ class Numbers:
         fragment = self._fragment(body.round)
         piece = self.pieces[fragment]
         anchor, momentum = self.anchor[piece], self.momentum[piece]
+        of = share(body, self._manifest)
         with self._writing(fragment):
             for place, update in self._update(fragment, body, payloads):
+                if of is not None:
+                    share_(update, *of)
                 state = (momentum[place],) if self.rule.name == "nesterov" else ()
                 self.rule.step_(anchor[place], state, update)
         self._refs[fragment] = self._refs_of(piece)

@@ -111,6 +111,7 @@ class Training:
         self._rests = False
         self._unsettled: deque[tuple[int, Callable[..., None], tuple[object, ...]]] = deque()
         self._reading: dict[int, asyncio.Future[Any]] = {}
+        self._encoding = asyncio.Lock()
         self.task: asyncio.Task[None] | None = None
 
     async def start(self, inner: Path | None) -> None:
@@ -344,12 +345,17 @@ class Training:
     async def encode(self, order: a.Encode) -> tuple[bytes, ...]:
         """Encode what was handed over, part by part; nothing if its round is over, or ends meanwhile.
 
-        What was encoded before its round began may be asked for again, in other parts.
+        What was encoded before its round began may be asked for again, in other parts, and so may what comes
+        late and is for the next round now: one after the other.
         """
-        if self._promise is not None and self._promise.round == order.round:
+        async with self._encoding:
+            return await self._encode(order)
+
+    async def _encode(self, order: a.Encode) -> tuple[bytes, ...]:
+        if self._promise is not None and self._promise.round == order.begun:
             await self._promise.kept.wait()
-        done = self._contributions.pop(order.round, None)
-        pending = self._pending.pop(order.round, None) or done
+        done = self._contributions.pop(order.begun, None)
+        pending = self._pending.pop(order.begun, None) or done
         if pending is None:
             return ()
         self._settle_now()
@@ -367,12 +373,12 @@ class Training:
         except ValueError as error:
             log.warning("nothing to contribute", round=order.round, reason=str(error))
             return ()
-        contribution = Contribution(order.round, pending.delta, payloads)
-        if late := self._settled.get(order.round):
-            self._soon(order.round, self._settle_contribution, contribution, *late)
+        contribution = Contribution(order.begun, pending.delta, payloads)
+        if late := self._settled.get(order.begun):
+            self._soon(order.begun, self._settle_contribution, contribution, *late)
             self._settle_now()
             return ()
-        self._contributions[order.round] = contribution
+        self._contributions[order.begun] = contribution
         return payloads
 
     async def _restart(self, error: TrainerDied, wanted: tuple[a.Train, int]) -> None:

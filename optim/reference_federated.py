@@ -1,11 +1,9 @@
-"""Slow, plain oracles for weights, buffers and FedAMD: pure Python, one element at a time."""
+"""Slow, plain oracles for weights by participation, and for an isotonic fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
-
-from atoll.optim.reference import fp32
 
 
 def fedau_weights(presence: Sequence[bool], gap_max: int) -> list[Fraction]:
@@ -34,44 +32,3 @@ def isotonic(values: Sequence[float], weights: Sequence[float]) -> list[float]:
         return sum(values[i] * weights[i] for i in its) / sum(weights[i] for i in its)
 
     return [max(min(mean(a, b) for b in range(i, size)) for a in range(i + 1)) for i in range(size)]
-
-
-def buffered(pushes: Sequence[tuple[int, Sequence[float]]], size: int, unit: int) -> list[list[float]]:
-    """The steps of a FedBuff buffer, to the bit: fp32 sums of weight * update, one division at the end."""
-    steps: list[list[float]] = []
-    held: list[tuple[int, Sequence[float]]] = []
-    for weight, update in pushes:
-        if weight:
-            held.append((weight, update))
-        if len(held) == size:
-            step = []
-            for place in range(len(update)):
-                summed = 0.0
-                for its, one in held:
-                    summed = fp32(summed + fp32(fp32(its) * one[place]))
-                step.append(fp32(summed / fp32(size * unit)))
-            steps.append(step)
-            held = []
-    return steps
-
-
-def sarah(
-    start: Sequence[float],
-    direction: Sequence[float],
-    gradient: Callable[[list[float], int], list[float]],
-    lr: float,
-    steps: int,
-) -> tuple[list[float], list[float]]:
-    """(pseudo-gradient, last direction) of a miner, to the bit."""
-    lr = fp32(lr)
-
-    def stepped(at: Sequence[float], along: Sequence[float]) -> list[float]:
-        return [fp32(x - fp32(lr * v)) for x, v in zip(at, along, strict=True)]
-
-    before, v = list(start), list(direction)
-    here = stepped(before, v)
-    for batch in range(1, steps):
-        old, new = gradient(before, batch), gradient(here, batch)
-        v = [fp32(fp32(a - b) + c) for a, b, c in zip(v, old, new, strict=True)]
-        before, here = here, stepped(here, v)
-    return [fp32(a - b) for a, b in zip(start, here, strict=True)], v

@@ -54,14 +54,16 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Encode:
-    """Encode what was trained for `round` in so many parts. Answered by Encoded.
+    """Encode a contribution to `round` in so many parts. Answered by Encoded.
 
     A `lasting` contribution is on disk first, as a result is: it may become part of the update as it is.
+    `begun` is the round of the Train that it is of: an earlier one, where it comes late.
     """
 
     round: int
     parts: int
     lasting: bool
+    begun: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """What became of this peer's contribution to `round`: part of the update, or carried or dropped."""
+    """What became of what was trained for `round`: part of an update, or carried or dropped."""
 
     round: int
     included: bool

@@ -55,6 +55,9 @@ class Choices:
     fragments: int = 1
     replicas: int = 1
     shards: str = "dealt"
+    votes: str = "majority"
+    weights: str = "tokens"
+    late: str = "carry"
     grace_ms: int = 0
     ledger: bool = True
 
@@ -153,6 +156,64 @@ REFUSED = (
         lambda c: _replicated(c) and c.work == "by-speed",
         _replicas_with("work"),
         "work = 'equal': who does fewer steps does not come as far as a replica, and cannot stand in for it",
+    ),
+    Refusal(
+        lambda c: _replicated(c) and c.weights != "tokens",
+        _replicas_with("weights"),
+        "weights = 'tokens': a unit weighs alike, whoever of its replicas trained it",
+    ),
+    Refusal(
+        lambda c: c.weights == "rate" and c.aggregation in (*COORDINATE_RULES, *WHOLE_RULES),
+        _what("weights", "aggregation"),
+        "aggregation = 'mean' or 'centered-clipping': this rule compares contributions, whatever they weigh",
+    ),
+    Refusal(
+        lambda c: c.weights == "participation" and c.aggregation != "mean",
+        _what("weights", "aggregation"),
+        "aggregation = 'mean': an update by participation is as long as the share of the weights that is "
+        "here, which is known of a mean only",
+    ),
+    Refusal(
+        lambda c: c.weights == "participation" and c.work == "by-speed",
+        _what("weights", "work"),
+        "work = 'equal': with steps by speed all are in time, and nobody is seldom here",
+    ),
+    Refusal(
+        lambda c: c.weights == "participation" and c.votes == "two-thirds",
+        _what("weights", "votes"),
+        "weights = 'tokens': who may lie would stay away for nine rounds, to weigh ten times as much in one",
+    ),
+    Refusal(
+        lambda c: c.late == "merge" and _replicated(c),
+        _replicas_with("late"),
+        "late = 'carry': another replica gave the unit, so one that is late has nothing to add",
+    ),
+    Refusal(
+        lambda c: c.late == "merge" and c.fragments > 1,
+        _what("late", "fragments"),
+        "fragments = 1: where training runs on, what comes late stays in the local model, and is offered "
+        "with the next",
+    ),
+    Refusal(
+        lambda c: c.late == "merge" and c.exchange == "sparse",
+        _what("late", "exchange"),
+        "exchange = 'dense': a sparse contribution is kept as long as its round, and an update made of older "
+        "ones could be forgotten before all have it",
+    ),
+    Refusal(
+        lambda c: c.late == "merge" and c.work == "by-speed",
+        _what("late", "work"),
+        "work = 'equal': steps by speed are done in time, and a late report would be of rounds ago",
+    ),
+    Refusal(
+        lambda c: c.late == "merge" and c.aggregation != "mean",
+        _what("late", "aggregation"),
+        "aggregation = 'mean': a rule that compares contributions takes one of an older anchor for a lie",
+    ),
+    Refusal(
+        lambda c: c.late == "merge" and c.weights == "participation",
+        _what("late", "weights"),
+        "weights = 'tokens': who is late is in the next update, and its data is not forgotten",
     ),
     Refusal(
         lambda c: c.rule == "eager" and c.ledger,

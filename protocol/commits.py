@@ -68,7 +68,8 @@ class Kind(enum.IntEnum):
 class Contributor:
     """Who took part, with the tokens and inner steps it processed and the weight that it was given.
 
-    `train_ms` is how long its steps took, where a run assigns steps by speed, and else 0.
+    `train_ms` is how long its steps took, where a run assigns steps by speed, and else 0. `staleness` counts
+    the updates between the anchor that it started from and this one, where runs merge what is late.
     """
 
     peer: PeerId
@@ -76,6 +77,7 @@ class Contributor:
     steps: int
     weight: int
     train_ms: int = 0
+    staleness: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,9 @@ def _contributions(contributors: Sequence[Contributor], places: dict[PeerId, int
         if all(c.weight == c.tokens for c in contributors)
         else _column([c.weight for c in contributors]),
         train_ms=_column([c.train_ms for c in contributors]) if any(c.train_ms for c in contributors) else [],
+        staleness=_column([c.staleness for c in contributors])
+        if any(c.staleness for c in contributors)
+        else [],
     )
 
 
@@ -305,8 +310,9 @@ def body_from_bytes(raw: bytes, rosters: Rosters) -> Body:
 def _read_contributions(said: wire.Contributions, before: Sequence[Member]) -> tuple[Contributor, ...]:
     peers = _in_runs(said.runs, before)
     weights = said.weights or said.tokens
-    times = said.train_ms or [0] * min(len(peers), 1)
-    columns = [_full(column, len(peers)) for column in (said.tokens, said.steps, weights, times)]
+    none = [0] * min(len(peers), 1)
+    said_of = (said.tokens, said.steps, weights, said.train_ms or none, said.staleness or none)
+    columns = [_full(column, len(peers)) for column in said_of]
     return tuple(Contributor(*row) for row in zip(peers, *columns, strict=True))
 
 

@@ -21,6 +21,7 @@ from atoll.protocol.roster import Presence, Role
 from atoll.protocol.speeds import paced
 from atoll.protocol.terms import Terms, next_members
 from atoll.protocol.waiting import Watch
+from atoll.protocol.weighing import attended, weight_of
 
 Outbox = list[tuple[tuple[PeerId, ...], Message]]
 REVISIONS_MAX = 64
@@ -108,6 +109,8 @@ class Leading:
             self.rejected[sender] = "its parts have other sizes than the codec gives"
         elif max(offer.tokens, offer.steps) > TOKENS_MAX:
             self.rejected[sender] = "claims more tokens or steps than there can be"
+        elif min(offer.tokens, offer.steps) > 0 and not self.weigh(sender, offer).weight:
+            self.rejected[sender] = "weighs nothing"
         elif min(offer.tokens, offer.steps) > 0:
             self.rejected.pop(sender, None)
             self.offers[sender] = offer
@@ -126,7 +129,7 @@ class Leading:
         if self.judged:
             return []
         self.judged = True
-        found = [peer for peer, offer in self.offers.items() if offer.anchor != anchor]
+        found = [p for p, offer in self.offers.items() if not offer.staleness and offer.anchor != anchor]
         for peer in found:
             del self.offers[peer]
             self.rejected[peer] = "started from another anchor"
@@ -144,9 +147,10 @@ class Leading:
         return max(accepted, key=lambda pair: pair[0])[1] if accepted else None
 
     def weigh(self, sender: PeerId, offer: Offer) -> Contributor:
-        """Tokens, clamped to what was assigned."""
-        weight = min(offer.tokens, self.terms.assigned(sender).tokens)
-        return Contributor(sender, offer.tokens, offer.steps, weight, offer.train_ms * self.terms.by_speed)
+        """With the weight that the run's rule gives."""
+        weight = weight_of(self.terms, sender, offer.tokens, offer.steps, offer.staleness)
+        train_ms = offer.train_ms * self.terms.by_speed
+        return Contributor(sender, offer.tokens, offer.steps, weight, train_ms, offer.staleness)
 
     def plan(self) -> Outbox:
         """Name the participants and send each owner its columns."""
@@ -426,7 +430,7 @@ class Leading:
         members = next_members(terms, here, self.leaving, joiners, kind)
         if not members:
             members = tuple(m for m in terms.members if m.peer in here.heard)
-        members = paced(terms, members, kind, contributors)
+        members = attended(terms, paced(terms, members, kind, contributors), kind, contributors)
         rejected = self._rejections({c.peer for c in contributors}, kind)
         return Body(
             terms.run_id,

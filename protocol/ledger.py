@@ -11,6 +11,7 @@ from its round on. A snapshot, signed by the authority too, stands for all commi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 from atoll.protocol.commits import COMMITS_MAX, Commit, Kind, Snapshot, vote_message
 from atoll.protocol.errors import RemoteProtocolError
@@ -105,6 +106,11 @@ class Ledger:
                 break
             taken.append(commit)
         return tuple(taken)
+
+    def start_of(self, staleness: int) -> Digest | None:
+        """What the last update but `staleness - 1` was made from; None if this ledger begins later."""
+        updates = (c.body for c in reversed(self.commits) if c.body.kind is Kind.UPDATE)
+        return next((body.anchor for body in islice(updates, staleness - 1, None)), None)
 
     def first_after(self, epoch: int) -> int:
         """The round of the first kept commit of a later epoch; what a peer of that epoch has to hear."""

@@ -29,13 +29,16 @@ STEPS_MAX, TOKENS_MAX = 10**9, 1 << 40
 COUNT_MAX = 10**9
 FRAGMENTS_MAX = 256
 REPLICAS_MAX = 64
+STALENESS_MAX = 64
 """No rule needs a larger number; the wire's integers and sums of weights hold them all."""
 MANIFEST_BYTES_MAX = 256 << 10
 LATER_KEYS = {
-    "rounds": ("work", "steps_min", "replicas", "shards", "disputes", "wait"),
+    "rounds": ("work", "steps_min", "replicas", "shards", "disputes", "wait", "weights", "staleness_max"),
     "outer": ("clip", "faulty"),
 }
 PARTITIONS = ("balanced", "sequential", "strided")
+LATE = ("carry", "drop", "merge")
+WEIGHTS = ("tokens", "rate", "participation")
 _DOMAIN = b"atoll run manifest 1"
 _T = TypeVar("_T")
 
@@ -59,7 +62,10 @@ class RoundRules:
     The data are `dealt` from what all have, or `private`: each unit is a shard that its holders keep, and who
     holds the same one is a replica, however many these are. Of replicas that differ, with no majority of one
     result, `disputes` says what counts: "take" that of the lowest peer id, or "drop" the unit. For whom a
-    leader waits beyond the quorum is its `wait`: see waiting.py.
+    leader waits beyond the quorum is its `wait`: see waiting.py. `weights` says what a contribution weighs:
+    its "tokens", tokens by "rate", or tokens by how seldom its member's "participation" is; see weighing.py.
+    What comes `late` is to "carry" in the residual, to "drop", or to "merge": then it is offered to the next
+    round, and weighs less by its age, of `staleness_max` updates at most (0033).
     """
 
     rounds: int = 0
@@ -93,6 +99,13 @@ class RoundRules:
     shards: str = "dealt"
     disputes: str = "take"
     wait: str = "grace"
+    weights: str = "tokens"
+    staleness_max: int = 8
+
+    @property
+    def given_up(self) -> str:
+        """What becomes of a contribution that no round took, nor will."""
+        return "drop" if self.late == "drop" else "carry"
 
     @property
     def replicated(self) -> bool:
@@ -371,7 +384,9 @@ def check_rounds(rules: RoundRules, where: str) -> None:
     _require(1 <= rules.owners_max <= 4096, f"owners_max = {rules.owners_max}", where, "1 to 4096")
     _require(1 <= rules.voters_max <= 4096, f"voters_max = {rules.voters_max}", where, "1 to 4096")
     _require(2 <= rules.keep_rounds <= 1000, f"keep_rounds = {rules.keep_rounds}", where, "2 to 1000")
-    _require(rules.late in ("carry", "drop"), f"late = {rules.late!r}", where, "'carry' or 'drop'")
+    _require(rules.late in LATE, f"late = {rules.late!r}", where, f"one of {', '.join(LATE)}")
+    fits = 1 <= rules.staleness_max <= STALENESS_MAX
+    _require(fits, f"staleness_max = {rules.staleness_max}", where, f"1 to {STALENESS_MAX}")
     fits = 1 <= rules.fragments <= FRAGMENTS_MAX
     _require(fits, f"fragments = {rules.fragments}", where, f"1 to {FRAGMENTS_MAX}")
     fits = 0 <= rules.overlap < rules.fragments
@@ -389,6 +404,8 @@ def check_rounds(rules: RoundRules, where: str) -> None:
     _require(fits, f"steps_min = {rules.steps_min}", where, f"1 to {STEPS_MAX}")
     fits = 1 <= rules.replicas <= REPLICAS_MAX
     _require(fits, f"replicas = {rules.replicas}", where, f"1 to {REPLICAS_MAX}")
+    fits = rules.weights in WEIGHTS
+    _require(fits, f"weights = {rules.weights!r}", where, f"one of {', '.join(WEIGHTS)}")
     _check_shards(rules, where)
     _check_wait(rules, where)
 
@@ -398,6 +415,8 @@ def _check_wait(rules: RoundRules, where: str) -> None:
     _require(rules.wait in WAITS, what, where, f"one of {', '.join(WAITS)}")
     if rules.wait == "grace":
         return
+    right = "wait = 'grace': what comes late is merged into the next round, so nobody needs to be waited for"
+    _require(rules.late != "merge", f"{what} with late = 'merge'", where, right)
     right = "leave it out: where workers are replicas, each unit is waited for"
     _require(not rules.replicated, f"{what} with replicas", where, right)
     right = "overlap above 0: else nobody can train on without the update, and there is no slack"
@@ -452,6 +471,9 @@ def check_together(outer: OuterRules, rounds: RoundRules, where: str) -> None:
         fragments=rounds.fragments,
         replicas=rounds.replicas,
         shards=rounds.shards,
+        votes=rounds.votes,
+        weights=rounds.weights,
+        late=rounds.late,
         grace_ms=rounds.grace_ms_max,
     )
     check_combinations(chosen, where)

@@ -20,7 +20,7 @@ class Offer:
 
     `uplink` is what this peer measured that it can send, in bytes per second; 0 if it did not yet.
     `train_ms` is how long its inner steps took, and `spare_ms` for how long it can train on before it needs
-    this round's update.
+    this round's update. `staleness` counts the updates since the anchor that it started from.
     """
 
     round: int
@@ -34,6 +34,7 @@ class Offer:
     uplink: int = 0
     train_ms: int = 0
     spare_ms: int = 0
+    staleness: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,13 @@ from typing import Generic, TypeVar
 
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import Digest, PeerId, digest_of
+from atoll.protocol.participation import Gaps
 from atoll.protocol.wire import messages_pb2 as wire
 
 MEMBERS_MAX = 8192
 VOTERS_MAX = 64
 SHARD_MAX = 64
+NO_GAPS = Gaps()
 T = TypeVar("T")
 
 
@@ -35,7 +37,8 @@ class Member:
     """One that takes part. Its contributions weigh nothing before round `weight_from`.
 
     `speed` is in inner steps per 1000 s, as far as commits told it, and `steps` are what it is assigned; both
-    are 0 where all do the same. `shard` names the data that it holds, where members bring their own.
+    are 0 where all do the same. `shard` names the data that it holds, where members bring their own. `gaps`
+    say how seldom it contributed, where weights are by participation.
     """
 
     peer: PeerId
@@ -45,6 +48,7 @@ class Member:
     speed: int = 0
     steps: int = 0
     shard: str = ""
+    gaps: Gaps = NO_GAPS
 
 
 def may_become(was: Role, role: Role) -> bool:
@@ -133,6 +137,9 @@ def member_to_wire(member: Member) -> wire.Member:
         speed=member.speed,
         steps=member.steps,
         shard=member.shard,
+        gap_total=member.gaps.total,
+        gap_count=member.gaps.count,
+        gap_since=member.gaps.since,
     )
 
 
@@ -144,7 +151,9 @@ def member_from_wire(member: wire.Member) -> Member:
     if len(member.shard) > SHARD_MAX:
         raise RemoteProtocolError(f"a shard's name has at most {SHARD_MAX} letters, not {len(member.shard)}")
     figures = (member.weight_from, member.missed, member.speed, member.steps)
-    return Member(PeerId(member.peer), role, *figures, member.shard)
+    gaps = Gaps(member.gap_total, member.gap_count, member.gap_since)
+    gaps.check()
+    return Member(PeerId(member.peer), role, *figures, member.shard, gaps)
 
 
 def members_digest(members: tuple[Member, ...]) -> Digest:

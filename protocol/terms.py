@@ -20,11 +20,13 @@ from atoll.protocol.ids import Digest, PeerId, public_key_of, readable
 from atoll.protocol.ledger import Ledger
 from atoll.protocol.manifest import Assignment, Manifest, RoundRules
 from atoll.protocol.pace import lower_median, tokens_of
+from atoll.protocol.participation import Gaps
 from atoll.protocol.private import PRIVATE, groups_by_shard, holders_of, shards_objection, unit_by_shard
 from atoll.protocol.proofs import Place
 from atoll.protocol.replicas import Groups, groups_of, unit_of
 from atoll.protocol.roster import (
     MEMBERS_MAX,
+    NO_GAPS,
     Member,
     Presence,
     Role,
@@ -38,6 +40,7 @@ from atoll.protocol.roster import (
 )
 from atoll.protocol.shares import shared_out
 from atoll.protocol.speeds import pace_objection
+from atoll.protocol.weighing import attendance_objection, weights_objection
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,10 @@ class Terms:
     def by_speed(self) -> bool:
         """Whether each worker is assigned steps by its speed."""
         return self.rules.work == "by-speed"
+
+    def gaps(self, peer: PeerId) -> Gaps:
+        """How seldom a member contributed up to this round."""
+        return self.members[self.places[peer]].gaps if peer in self.places else NO_GAPS
 
     def assigned(self, peer: PeerId) -> Assignment:
         """The inner steps that a worker is to do, and the tokens that they are, which bound its weight.
@@ -347,6 +354,7 @@ def objection(terms: Terms, body: Body, anchor: Digest) -> str | None:
         or shards_objection(terms.members, body.members, terms.rules)
         or _update_objection(terms, body)
         or pace_objection(terms, body)
+        or attendance_objection(terms, body)
     )
 
 
@@ -400,9 +408,7 @@ def _contributors_objection(of: Same[Terms], said: Same[Sequence[Contributor]]) 
         return "two contributors trained the same unit"
     if len(peers) < terms.quorum:
         return f"{len(peers)} contributions, {terms.quorum} are the quorum"
-    if any(not 0 < c.weight <= min(c.tokens, terms.assigned(c.peer).tokens) for c in contributors):
-        return "a weight is not within what was assigned"
-    return None
+    return weights_objection(terms, contributors)
 
 
 def _update_objection(terms: Terms, body: Body) -> str | None:

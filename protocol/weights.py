@@ -1,30 +1,24 @@
 """What a contribution weighs: whole numbers, so that a leader and its voters find the same ones.
 
 A weight begins as tokens and is multiplied by factors: participation (participation.py), staleness, token
-rate. Factors are whole numbers in units of 1/UNIT. `combined` rounds down once at the end; `fitted` keeps the
-total within what a weighted mean takes. A weight of 0 means that there is nothing to take: such a contributor
-is left out of the commit.
+rate. Factors are whole numbers in units of 1/UNIT, and `combined` rounds down once at the end. A weight of 0
+means that there is nothing to take: such a contributor is left out of the commit. Which of them a run takes
+is decided in weighing.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import isqrt
+from typing import TYPE_CHECKING
 
-from atoll.protocol.manifest import Assignment
+if TYPE_CHECKING:
+    from atoll.protocol.manifest import Assignment
 
 UNIT_BITS = 16
 UNIT = 1 << UNIT_BITS
 """A factor of 1."""
-TOTAL_MAX = 2**53
-"""No weighted mean takes a larger sum of weights: it would not be exact in fp64."""
 FACTOR_MAX = 1 << 32
 """No factor is larger than 65,536."""
-
-
-def clamped(tokens: int, assigned: int) -> int:
-    """Tokens that count: those processed, no more than were assigned. More is not worth more to cheat for."""
-    return max(0, min(tokens, assigned))
 
 
 def token_rate(tokens: int, steps: int, assignment: Assignment) -> int:
@@ -41,24 +35,13 @@ def token_rate(tokens: int, steps: int, assignment: Assignment) -> int:
 
 
 def stale(staleness: int, staleness_max: int) -> int:
-    """The factor (1 + s)^(-1/2) of what began s rounds before the anchor that it is merged into; 0 beyond.
+    """The factor (1 + s)^(-1/2) of what began s updates before the anchor that it is merged into; 0 beyond.
 
     Rounded down, by an integer square root. (FedBuff, Nguyen et al. 2022; FedAST, Askin et al. 2024)
     """
     if staleness < 0:
         raise ValueError(f"staleness is 0 or more, not {staleness}")
     return isqrt(UNIT * UNIT // (1 + staleness)) if staleness <= staleness_max else 0
-
-
-def per_step(steps: int, usual: int) -> int:
-    """The factor usual / steps, by which what took many steps counts as much as what took few.
-
-    A weighted mean of pseudo-gradients with it is the mean of steps as long as the harmonic mean of all of
-    theirs. For runs where peers choose how much they do. Clamp tokens to those of the steps
-    (`pace.tokens_of`) before: else who claims one step for all its tokens gains. 0 without steps. (Anarchic
-    FL, Yang et al. 2022)
-    """
-    return min(FACTOR_MAX, usual * UNIT // steps) if steps > 0 else 0
 
 
 def combined(tokens: int, *factors: int) -> int:
@@ -69,16 +52,3 @@ def combined(tokens: int, *factors: int) -> int:
     for factor in factors:
         weight *= factor
     return weight >> (len(factors) * UNIT_BITS)
-
-
-def fitted(weights: Sequence[int]) -> tuple[int, ...]:
-    """The same weights if their total is within TOTAL_MAX, else halved until it is; none falls to 0 by that.
-
-    Dividing all by one power of two keeps their ratios to about one part in the smallest of them.
-    """
-    shift = max(0, (sum(weights) // TOTAL_MAX).bit_length())
-    while True:
-        found = tuple(max(weight >> shift, min(1, weight)) for weight in weights)
-        if sum(found) <= TOTAL_MAX:
-            return found
-        shift += 1

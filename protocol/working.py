@@ -14,7 +14,11 @@ from atoll.protocol.ids import BlobRef, Digest
 
 @dataclass(slots=True)
 class Work:
-    """Training for one round. `anchor` is the digest of the round's fragment when training began."""
+    """Training for one round. `anchor` is the digest of the round's fragment when training began.
+
+    Late work is offered to a later `round` than the one that it was `begun` for: so many updates later as its
+    `staleness` says.
+    """
 
     round: int
     anchor: Digest
@@ -25,6 +29,8 @@ class Work:
     trained: bool = False
     encoding: bool = False
     parts: tuple[BlobRef, ...] = ()
+    begun: int = 0
+    staleness: int = 0
 
 
 @dataclass(slots=True)
@@ -45,15 +51,33 @@ class Working:
 
     def begin(self, round_: int, anchor: Digest, now_ms: int = 0) -> None:
         self.asked = round_
-        self.work[round_] = Work(round_, anchor, begun_ms=now_ms)
+        self.work[round_] = Work(round_, anchor, begun_ms=now_ms, begun=round_)
 
     def trained(self, round_: int, tokens: int, steps: int, train_ms: int = 0) -> bool:
-        """Take what training gave; False if nobody waits for it any more."""
-        work = self.work.get(round_)
+        """Take what training for a round gave; False if nobody waits for it any more."""
+        work = self.work.get(self.aim(round_))
         if work is None or work.trained:
             return False
         work.tokens, work.steps, work.train_ms, work.trained = tokens, steps, train_ms, True
         self.stirred = True
+        return True
+
+    def aim(self, begun: int) -> int:
+        """The round that work which was begun for this one is offered to."""
+        return next((work.round for work in self.work.values() if work.begun == begun), begun)
+
+    def late(self, round_: int, moved: bool, staleness_max: int) -> bool:
+        """A round went on without its work: offer it to the next one, unless it would be too stale.
+
+        `moved` if it was an update. What is encoded is encoded anew, for the parts of that round.
+        """
+        work = self.work.get(round_)
+        if work is None or work.staleness + moved > staleness_max:
+            return False
+        del self.work[round_]
+        work.round, work.staleness = round_ + 1, work.staleness + moved
+        work.encoding, work.parts = False, ()
+        self.work[work.round], self.asked, self.stirred = work, work.round, True
         return True
 
     def spare_ms(self, present: int, ahead: int, now_ms: int) -> int:
@@ -98,11 +122,13 @@ class Working:
         work = self.work.get(round_)
         return work if work is not None and work.parts else None
 
-    def settle(self, round_: int) -> bool:
-        """A round is over: whether there was work for it. Each is settled once."""
-        return self.work.pop(round_, None) is not None
+    def settle(self, round_: int) -> int | None:
+        """A round is over: the one that its work was begun for, if there was any. Each is settled once."""
+        work = self.work.pop(round_, None)
+        return None if work is None else work.begun
 
     def drop(self) -> list[int]:
-        """Give all work up; the rounds that there was work for."""
-        rounds, self.work, self.asked, self.stirred = sorted(self.work), {}, 0, True
+        """Give all work up; the rounds that it was begun for."""
+        rounds = sorted(work.begun for work in self.work.values())
+        self.work, self.asked, self.stirred = {}, 0, True
         return rounds

@@ -318,14 +318,14 @@ class Host:
 
     def _encoded(self, action: a.Encode) -> None:
         """Parts live in memory only, but for those that may become the update; none if the round is over."""
-        done = self.trained.get(action.round)
+        done = self.trained.get(action.begun)
         if done is None:
             return
         sizes = self.sizes.part_bytes(fragment_of(action.round, self.rules.fragments), action.parts)
         done = content.encoded(self.id, self.life, done, sizes)
         store = self.disk.results if action.lasting else self.memory
         store.update((ref.digest, action.round) for ref in done.parts)
-        self.world.encoded(self, done)
+        self.world.encoded(self, action.round, done)
         self.take(e.Encoded(action.round, done.parts))
 
     def _aggregate(self, action: a.Aggregate) -> None:

@@ -67,7 +67,8 @@ class Setting:
     and `lies` chooses among the kinds. `retry_ms`, `work`, `replicas` and `disputes` are the rules of those
     names; replicas exchange densely and in whole models only. Where `private` is above 0, so many shards
     are held by the workers in turn, and a unit is one of them. `wait` is the rule of runs in whose mode it
-    means anything; the others have the usual one.
+    means anything; the others have the usual one. `weights` and `late` are the rules of these
+    names; a run that merges what is late is dense, and does not wait beyond its quorum.
     """
 
     peers: int
@@ -86,10 +87,12 @@ class Setting:
     private: int = 0
     disputes: str = "take"
     wait: str = "grace"
+    weights: str = "tokens"
+    late: str = "carry"
 
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
-        if self.replicas > 1 or self.private:
+        if self.replicas > 1 or self.private or self.late == "merge":
             return "dense"
         return self.mode or tuple(MODES)[seed % len(MODES)]
 
@@ -179,7 +182,8 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
     wait = chosen.wait if (chosen.wait == "slack") == streaming else "grace"
     return RoundRules(
         rounds=chosen.rounds + FURTHER_UPDATES if seed % 4 == 3 else 0,
-        grace_ms_min=200,
+        grace_share=0.0 if chosen.late == "merge" else 0.25,
+        grace_ms_min=0 if chosen.late == "merge" else 200,
         grace_ms_max=2_000,
         train_ms_max=20_000,
         deadline_ms=4_000,
@@ -199,6 +203,8 @@ def rules(seed: int, chosen: Setting) -> RoundRules:
         disputes=chosen.disputes,
         shards="private" if chosen.private else "dealt",
         wait=wait,
+        weights=chosen.weights,
+        late=chosen.late,
     )
 
 

@@ -67,6 +67,9 @@ class Trace:
                 text = f"aggregate part {action.part} sum {action.sum} of {len(action.inputs)}"
             case a.Apply(body):
                 text = f"apply {self.body(body)}"
+            case a.Encode(round_, parts, lasting, begun):
+                late = "" if begun == round_ else f", begun for r{begun}"
+                text = f"encode {round_} {parts} {lasting}{late}"
             case a.Rejected(peer, reason):
                 text = f"rejects {self.name(peer)}: {reason}"
             case a.LoadState(round_, anchor, _, holders):

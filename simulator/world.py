@@ -205,8 +205,9 @@ class World:
         for see in self._on_send:
             see(host, action)
 
-    def encoded(self, host: Host, done: Contribution) -> None:
-        self.contributions.setdefault((host.id, done.round), []).append(done)
+    def encoded(self, host: Host, round_: int, done: Contribution) -> None:
+        """It is for this round; training may have begun for an earlier one."""
+        self.contributions.setdefault((host.id, round_), []).append(done)
 
     def loaded(self, host: Host, state: e.StateLoaded) -> None:
         self.clock.news = True

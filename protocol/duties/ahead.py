@@ -42,7 +42,7 @@ def encode(peer: Peer) -> None:
     if (peer.round in peer.working.work and peer.mine is None) or peer.finishing or not allowed(peer):
         return
     if peer.working.to_encode(peer.round + 1):
-        peer.out.append(a.Encode(peer.round + 1, len(_likely_bytes(peer)), False))
+        peer.out.append(a.Encode(peer.round + 1, len(_likely_bytes(peer)), False, peer.round + 1))
 
 
 def _likely_bytes(peer: Peer) -> tuple[int, ...]:

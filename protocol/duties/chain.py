@@ -10,14 +10,14 @@ from atoll.protocol import events as e
 from atoll.protocol import messages as m
 from atoll.protocol import private, relay
 from atoll.protocol.admission import refusal
-from atoll.protocol.commits import COMMITS_BYTES_MAX, Commit, Snapshot
+from atoll.protocol.commits import COMMITS_BYTES_MAX, Body, Commit, Kind, Snapshot
 from atoll.protocol.duties import ahead, recovery, repeat, rounds
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import PeerId, short
 from atoll.protocol.proofs import Farewell, Joining, joining_message
 from atoll.protocol.proven import farewell_objection, joining_objection
 from atoll.protocol.replicas import counts
-from atoll.protocol.roster import MEMBERS_MAX
+from atoll.protocol.roster import MEMBERS_MAX, Role
 from atoll.protocol.terms import groups_in
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _give_up_work(peer: Peer) -> None:
     """The ledger jumped: nothing that was trained for is one of its rounds any more."""
     peer.ahead = {}
     for round_ in peer.working.drop():
-        peer.out.append(a.Settle(round_, False, peer.rules.late))
+        peer.out.append(a.Settle(round_, False, peer.rules.given_up))
 
 
 def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -> None:
@@ -84,11 +84,8 @@ def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -
         news = m.Commits(peer.round, (first,), peer.ledger.height)
         peer.out.append(a.Send(tuple(tell), news, peer.ledger.epoch))
     for round_ in range(first.body.round, peer.ledger.height + 1):
-        if peer.working.settle(round_):
-            body = peer.ledger.commit(round_).body
-            groups = groups_in(body.before, round_, peer.rules) if peer.rules.replicated else ()
-            included = counts(body, peer.me, groups)
-            peer.out.append(a.Settle(round_, included, peer.rules.late))
+        if round_ in peer.working.work:
+            _settle(peer, peer.ledger.commit(round_).body)
     peer.why = f"commit {peer.ledger.height} ({peer.ledger.commits[-1].body.kind.name.lower()})"
     rounds.enter_round(peer)
     ahead.begin(peer)
@@ -97,6 +94,26 @@ def _move_on(peer: Peer, height: int, first: Commit, tell: Collection[PeerId]) -
             del peer.joiners[who]
             peer.joinings.pop(who, None)
     recovery.seal(peer, height)
+
+
+def _settle(peer: Peer, body: Body) -> None:
+    """What a round made of this peer's work for it. Late work may be for the next round now."""
+    groups = groups_in(body.before, body.round, peer.rules) if peer.rules.replicated else ()
+    included = counts(body, peer.me, groups)
+    if not included and _merges(peer):
+        moved = body.kind is Kind.UPDATE
+        if peer.working.late(body.round, moved, peer.rules.staleness_max):
+            return
+    begun = peer.working.settle(body.round)
+    assert begun is not None
+    peer.out.append(a.Settle(begun, included, peer.rules.given_up))
+
+
+def _merges(peer: Peer) -> bool:
+    """Whether a later round may take this peer's late work: it is to be one of its workers."""
+    if peer.rules.late != "merge" or peer.finishing or peer.role is not Role.WORKER:
+        return False
+    return any(member.peer == peer.me and member.role is Role.WORKER for member in peer.ledger.members)
 
 
 def audience(peer: Peer, commit: Commit) -> tuple[PeerId, ...]:

@@ -14,8 +14,9 @@ from atoll.protocol.commits import Body, Commit, Kind, vote_message
 from atoll.protocol.covering import decide_units
 from atoll.protocol.deciding import Wait, decide
 from atoll.protocol.duties import chain, collector, rounds, stages
-from atoll.protocol.ids import PeerId, short
+from atoll.protocol.ids import Digest, PeerId, short
 from atoll.protocol.leading import Leading
+from atoll.protocol.manifest import STALENESS_MAX
 from atoll.protocol.proofs import Farewell
 from atoll.protocol.roster import Presence, Role
 from atoll.protocol.terms import objection
@@ -183,7 +184,10 @@ def _propose(peer: Peer, lead: Leading, body: Body, reason: str) -> None:
 def on_offer(peer: Peer, sender: PeerId, offer: m.Offer) -> None:
     if not rounds.follow(peer, offer.view) or peer.leading is None:
         return
-    start = peer.catchup.start(peer.round)
+    start = _start(peer, offer)
+    if start is None and offer.staleness:
+        peer.leading.rejected[sender] = "started before its leader's ledger begins"
+        return
     if start is not None and offer.anchor != start:
         peer.leading.rejected[sender] = "started from another anchor"
         peer.refuse(sender, STRAY)
@@ -191,6 +195,13 @@ def on_offer(peer: Peer, sender: PeerId, offer: m.Offer) -> None:
     if offer.leaving and peer.terms.two_thirds:
         chain.take_farewell(peer, Farewell(sender, offer.round, offer.farewell))
     peer.leading.offer(sender, offer, peer.now_ms)
+
+
+def _start(peer: Peer, offer: m.Offer) -> Digest | None:
+    """What a contribution to this round has to start from, as far as this leader knows."""
+    if not offer.staleness:
+        return peer.catchup.start(peer.round)
+    return peer.ledger.start_of(min(offer.staleness, STALENESS_MAX))
 
 
 def on_promise(peer: Peer, sender: PeerId, promise: m.Promise) -> None:

@@ -156,7 +156,7 @@ def offer(peer: Peer) -> None:
         train_ms = mine.train_ms if peer.terms.by_speed else 0
         slack = peer.rules.wait == "slack"
         spare_ms = peer.working.spare_ms(peer.round, peer.rules.overlap, peer.now_ms) if slack else 0
-        times = (peer.config.uplink(), train_ms, spare_ms)
+        times = (peer.config.uplink(), train_ms, spare_ms, mine.staleness)
         peer.tell(peer.leader, m.Offer(peer.round, peer.view, *work, peer.finishing, bye, *times))
 
 

@@ -26,7 +26,8 @@ def react(peer: Peer) -> None:
         _train(peer)
     if peer.working.to_encode(peer.round):
         lasting = peer.rules.exchange == "sparse"
-        peer.out.append(a.Encode(peer.round, len(peer.terms.part_bytes), lasting))
+        begun = peer.working.work[peer.round].begun
+        peer.out.append(a.Encode(peer.round, len(peer.terms.part_bytes), lasting, begun))
     ahead.encode(peer)
 
 
@@ -82,7 +83,7 @@ def on_encoded(peer: Peer, event: e.Encoded) -> None:
 
 
 def on_progress(peer: Peer, event: e.Progress) -> None:
-    if event.round == peer.round:
+    if peer.working.aim(event.round) == peer.round:
         peer.progress = event.steps
 
 

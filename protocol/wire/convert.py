@@ -53,7 +53,14 @@ def encode(message: m.Message, epoch: int = 0) -> bytes:
 
 def contributors_to_wire(contributors: Iterable[Contributor]) -> list[wire.Contributor]:
     return [
-        wire.Contributor(peer=c.peer, tokens=c.tokens, steps=c.steps, weight=c.weight, train_ms=c.train_ms)
+        wire.Contributor(
+            peer=c.peer,
+            tokens=c.tokens,
+            steps=c.steps,
+            weight=c.weight,
+            train_ms=c.train_ms,
+            staleness=c.staleness,
+        )
         for c in contributors
     ]
 
@@ -70,6 +77,7 @@ def _offer(o: m.Offer) -> wire.Offer:
         uplink=o.uplink,
         train_ms=o.train_ms,
         spare_ms=o.spare_ms,
+        staleness=o.staleness,
     )
 
 
@@ -181,12 +189,16 @@ def _refs(refs: Any) -> tuple[BlobRef, ...]:
 def _contributors(contributors: Any) -> tuple[Contributor, ...]:
     if len(contributors) > MEMBERS_MAX:
         raise RemoteProtocolError(f"{len(contributors)} contributors, at most {MEMBERS_MAX}")
-    return tuple(Contributor(PeerId(c.peer), c.tokens, c.steps, c.weight, c.train_ms) for c in contributors)
+    return tuple(
+        Contributor(PeerId(c.peer), c.tokens, c.steps, c.weight, c.train_ms, c.staleness)
+        for c in contributors
+    )
 
 
 def _read_offer(round_: int, o: wire.Offer) -> m.Offer:
     work = (digest_from_bytes(o.anchor), o.tokens, o.steps, _refs(o.parts))
-    return m.Offer(round_, o.view, *work, o.leaving, o.farewell, o.uplink, o.train_ms, o.spare_ms)
+    times = (o.uplink, o.train_ms, o.spare_ms)
+    return m.Offer(round_, o.view, *work, o.leaving, o.farewell, *times, o.staleness)
 
 
 def _read_plan(round_: int, p: wire.Plan) -> m.Plan:

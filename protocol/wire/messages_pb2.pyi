@@ -67,7 +67,7 @@ class BlobRef(_message.Message):
     def __init__(self, digest: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Member(_message.Message):
-    __slots__ = ("peer", "role", "weight_from", "missed", "speed", "steps", "shard")
+    __slots__ = ("peer", "role", "weight_from", "missed", "speed", "steps", "shard", "gap_total", "gap_count", "gap_since")
     PEER_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FROM_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +75,9 @@ class Member(_message.Message):
     SPEED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     SHARD_FIELD_NUMBER: _ClassVar[int]
+    GAP_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    GAP_COUNT_FIELD_NUMBER: _ClassVar[int]
+    GAP_SINCE_FIELD_NUMBER: _ClassVar[int]
     peer: str
     role: Role
     weight_from: int
@@ -82,7 +85,10 @@ class Member(_message.Message):
     speed: int
     steps: int
     shard: str
-    def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ..., speed: _Optional[int] = ..., steps: _Optional[int] = ..., shard: _Optional[str] = ...) -> None: ...
+    gap_total: int
+    gap_count: int
+    gap_since: int
+    def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ..., speed: _Optional[int] = ..., steps: _Optional[int] = ..., shard: _Optional[str] = ..., gap_total: _Optional[int] = ..., gap_count: _Optional[int] = ..., gap_since: _Optional[int] = ...) -> None: ...
 
 class Changes(_message.Message):
     __slots__ = ("changed", "left")
@@ -93,18 +99,20 @@ class Changes(_message.Message):
     def __init__(self, changed: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., left: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Contributions(_message.Message):
-    __slots__ = ("runs", "tokens", "steps", "weights", "train_ms")
+    __slots__ = ("runs", "tokens", "steps", "weights", "train_ms", "staleness")
     RUNS_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_MS_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
     runs: _containers.RepeatedScalarFieldContainer[int]
     tokens: _containers.RepeatedScalarFieldContainer[int]
     steps: _containers.RepeatedScalarFieldContainer[int]
     weights: _containers.RepeatedScalarFieldContainer[int]
     train_ms: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, runs: _Optional[_Iterable[int]] = ..., tokens: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., weights: _Optional[_Iterable[int]] = ..., train_ms: _Optional[_Iterable[int]] = ...) -> None: ...
+    staleness: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, runs: _Optional[_Iterable[int]] = ..., tokens: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., weights: _Optional[_Iterable[int]] = ..., train_ms: _Optional[_Iterable[int]] = ..., staleness: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Rejections(_message.Message):
     __slots__ = ("reason", "places")
@@ -115,18 +123,20 @@ class Rejections(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., places: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Contributor(_message.Message):
-    __slots__ = ("peer", "tokens", "steps", "weight", "train_ms")
+    __slots__ = ("peer", "tokens", "steps", "weight", "train_ms", "staleness")
     PEER_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     TRAIN_MS_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
     peer: str
     tokens: int
     steps: int
     weight: int
     train_ms: int
-    def __init__(self, peer: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., weight: _Optional[int] = ..., train_ms: _Optional[int] = ...) -> None: ...
+    staleness: int
+    def __init__(self, peer: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., weight: _Optional[int] = ..., train_ms: _Optional[int] = ..., staleness: _Optional[int] = ...) -> None: ...
 
 class Body(_message.Message):
     __slots__ = ("run_id", "round", "parent", "fragment", "kind", "contributors", "rejected", "blobs", "anchor", "members", "epoch", "evidence", "joining", "farewells")
@@ -277,7 +287,7 @@ class Commit(_message.Message):
     def __init__(self, body: _Optional[bytes] = ..., view: _Optional[int] = ..., voters: _Optional[_Iterable[int]] = ..., signatures: _Optional[_Iterable[bytes]] = ..., authority: _Optional[str] = ..., packed: _Optional[bytes] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving", "farewell", "uplink", "train_ms", "spare_ms")
+    __slots__ = ("view", "anchor", "tokens", "steps", "parts", "leaving", "farewell", "uplink", "train_ms", "spare_ms", "staleness")
     VIEW_FIELD_NUMBER: _ClassVar[int]
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -288,6 +298,7 @@ class Offer(_message.Message):
     UPLINK_FIELD_NUMBER: _ClassVar[int]
     TRAIN_MS_FIELD_NUMBER: _ClassVar[int]
     SPARE_MS_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
     view: int
     anchor: bytes
     tokens: int
@@ -298,7 +309,8 @@ class Offer(_message.Message):
     uplink: int
     train_ms: int
     spare_ms: int
-    def __init__(self, view: _Optional[int] = ..., anchor: _Optional[bytes] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., leaving: _Optional[bool] = ..., farewell: _Optional[bytes] = ..., uplink: _Optional[int] = ..., train_ms: _Optional[int] = ..., spare_ms: _Optional[int] = ...) -> None: ...
+    staleness: int
+    def __init__(self, view: _Optional[int] = ..., anchor: _Optional[bytes] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., leaving: _Optional[bool] = ..., farewell: _Optional[bytes] = ..., uplink: _Optional[int] = ..., train_ms: _Optional[int] = ..., spare_ms: _Optional[int] = ..., staleness: _Optional[int] = ...) -> None: ...
 
 class Ahead(_message.Message):
     __slots__ = ("offer",)

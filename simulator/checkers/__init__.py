@@ -22,6 +22,7 @@ from atoll.simulator.checkers.one_history import OneHistory
 from atoll.simulator.checkers.promises import PromisesKept
 from atoll.simulator.checkers.right_start import RightStart
 from atoll.simulator.checkers.snapshots import Snapshots
+from atoll.simulator.checkers.weighed import Weighed
 
 
 def all_checkers() -> list[Any]:
@@ -34,6 +35,7 @@ def all_checkers() -> list[Any]:
         MajorityPromised(),
         Certificates(),
         CountedOnce(),
+        Weighed(),
         RightStart(),
         Snapshots(),
         HeldByMajority(),

@@ -78,7 +78,9 @@ class CountedOnce:
         assigned = world.signed.manifest.assignment.tokens
         for c in body.contributors:
             done = [event.tokens for event in world.contributions.get((c.peer, body.round), [])]
-            fair = c.peer in may and 0 < c.weight <= min(assigned, max(done, default=0))
+            fair = c.peer in may and c.tokens in done and c.weight > 0
+            if world.signed.manifest.rounds.weights == "tokens":  # of the others: weighed.py
+                fair = fair and c.weight <= min(assigned, max(done))
             world.require(
                 fair, f"the weight {c.weight} of {c.peer[-8:]} in commit {body.round} is not its due"
             )

@@ -1,7 +1,8 @@
 """Each contribution that counts started from the anchor of its round's fragment as the last update left it.
 
 With training that runs ahead of the ledger, a contribution may be older than the commits before its round; it
-must not be older than the last one to its own fragment.
+must not be older than the last one to its own fragment. Where runs merge what is late, it may be older by as
+many updates as the commit says, and by no other number.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class RightStart:
 
     def __init__(self) -> None:
         self.states: dict[Digest, StateLoaded] = {}
+        self.starts: dict[Digest, tuple[Digest, ...]] = {}
 
     def on_commit(self, host: Host, commit: Commit) -> None:
         body, manifest = commit.body, self.world.signed.manifest
@@ -34,6 +36,7 @@ class RightStart:
             return
         state = self.states.get(body.parent) or content.initial(manifest)
         self.states[body.digest] = state
+        earlier = self.starts[body.digest] = self.starts.get(body.parent, ())
         if body.kind is Kind.RECOVERY:
             return
         right = body.round % manifest.rounds.fragments
@@ -44,15 +47,18 @@ class RightStart:
         if body.kind is not Kind.UPDATE:
             return
         start = start_digest(state.blobs, body.round, manifest.rounds.fragments)
+        starts = (start, *earlier[: manifest.rounds.staleness_max])
+        self.starts[body.digest] = starts
+        right_starts = {c.peer: starts[c.staleness] for c in body.contributors}
         honest = not self.world.setting.liars  # who owns a part can make up what it is a mean of
         for peer, used in pieces(self.world, body).items() if honest else ():
-            starts = {
+            found = {
                 done.anchor
                 for done in self.world.contributions[peer, body.round]
                 if [ref.digest for ref in done.parts] == used
             }
             self.world.require(
-                starts == {start},
+                found == {right_starts[peer]},
                 f"the contribution of {peer[-8:]} to update {body.round} started from an older fragment",
             )
         self.states[body.digest] = content.stepped(state, body, manifest.rounds)

@@ -15,6 +15,7 @@ from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.fragments import anchor_digest
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_of
 from atoll.protocol.manifest import Assignment, Manifest, MembershipRules, OuterRules, RoundRules
+from atoll.protocol.roster import Member, Role
 
 SIZES = (300, 500)
 NUMEL = sum(SIZES)
@@ -22,10 +23,14 @@ NOTHING = Digest("0" * 64)
 
 
 def numbers(
-    codec: str = "fp32", exchange: str = "dense", mixing: float = 0.5, **outer: float | str
+    codec: str = "fp32",
+    exchange: str = "dense",
+    mixing: float = 0.5,
+    weights: str = "tokens",
+    **outer: float | str,
 ) -> Numbers:
     blobs = tuple(BlobRef(digest_of(f"{size} {what}".encode()), 4 * size) for size in SIZES for what in "am")
-    rules = RoundRules(fragments=2, overlap=1, exchange=exchange, mixing=mixing)
+    rules = RoundRules(fragments=2, overlap=1, exchange=exchange, mixing=mixing, weights=weights)
     made = Numbers(
         Manifest(
             name="a run",
@@ -195,6 +200,21 @@ def moved(one: Numbers, payloads: list[bytes], weights: tuple[int, ...]) -> torc
 
 
 PLAIN = {"learning_rate": 1.0, "momentum": 0.0}
+
+
+def test_an_update_by_participation_is_as_long_as_the_share_that_is_here() -> None:
+    """Two of four workers are here, one of them at three times its weight: a mean of four quarters of it."""
+    one = numbers("fp32", "sparse", clip="none", rule="sgd", weights="participation", **PLAIN)
+    deltas = [vector(SIZES[1], seed) for seed in (4, 5)]
+    workers = tuple(Member(PeerId(str(place))) for place in range(4))
+    late = Member(PeerId("5"), weight_from=9)
+    update = replace(body(3, 1, 3), before=(*workers, late, Member(PeerId("6"), Role.WITNESS)))
+    before = one.anchor[300:].clone()
+    one.apply(update, [bytes(one.codec.encode(delta)) for delta in deltas])
+    wanted = (deltas[0] + 3 * deltas[1]) / 4
+    torch.testing.assert_close(before - one.anchor[300:], wanted)
+    one.apply(replace(body(5, 2), before=update.before), [bytes(one.codec.encode(deltas[0]))])
+    torch.testing.assert_close(before - one.anchor[300:], wanted + 2 * deltas[0] / 4)
 
 
 def test_one_that_is_a_thousand_times_too_long_is_cut_to_the_median_length() -> None:

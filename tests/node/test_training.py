@@ -83,12 +83,38 @@ async def rest_and_go_on(side: Side) -> None:
     await until(lambda: side.steps_of(2))
 
 
-def test_a_rest_ends_the_round_and_lets_none_begin() -> None:
+async def come_late(side: Side) -> None:
+    """Updates move the anchor while a round is trained, and later rounds ask for what it gave."""
+    again: list[bool] = []
+
+    def encode(round_: int, delta: torch.Tensor, parts: int, done: bool) -> list[bytes]:
+        again.append(done)
+        return [delta.numpy().tobytes()]
+
+    side.numbers.encode = encode
+    for _ in range(2):
+        with side.shared.writing(0):
+            side.shared.anchor.add_(1.0)
+    before = max(side.steps_of(2))
+    await until(lambda: max(side.steps_of(2)) > before + 1)
+    side.training.rest(True)
+    await until(lambda: side.trained(2))
+    orders = [a.Encode(round_, 1, False, 2) for round_ in (4, 5)]
+    first, second = await asyncio.gather(*map(side.training.encode, orders))
+    assert first == second, "the one for the round that is over by now is not lost on the next"
+    assert again == [False, True]
+    delta = torch.frombuffer(bytearray(first[0]), dtype=torch.float32)
+    assert 0 < float(delta.abs().max()) < 1, "measured against the anchor that it began with"
+
+
+def test_a_rest_ends_the_round_and_lets_none_begin_and_late_work_is_kept() -> None:
     async def story() -> None:
         side = Side()
+        side.numbers.anchor.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
         await side.training.start(None)
         try:
             await rest_and_go_on(side)
+            await come_late(side)
         finally:
             await side.training.close()
             side.worker.shutdown()
@@ -176,7 +202,8 @@ def test_the_next_round_is_ordered_before_this_one_is_done(stream: Stream) -> No
         await until(lambda: len(stream.orders) == 2)
         assert stream.training._running == first
         assert stream.training._promise is not None
-        (payload,) = await stream.training.encode(a.Encode(first, 1, False))  # waits until it is handed over
+        order = a.Encode(first, 1, False, first)
+        (payload,) = await stream.training.encode(order)  # waits until it is handed over
         trainer = stream.training.trainer
         assert trainer is not None
         assert payload == trainer.shared.delta[stream.numbers.pieces[1]].numpy().tobytes()

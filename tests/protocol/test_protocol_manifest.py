@@ -226,7 +226,8 @@ NAN = math.nan
         ("voters_max", [1, 64, 4096], [0, -1, 4097]),
         ("snapshot_rounds", [0, 1, 10**9], [-1, 1 << 32]),
         ("keep_rounds", [2, 1000], [0, 1, 1001]),
-        ("late", ["carry", "drop"], ["", "Carry", "keep"]),
+        ("late", ["carry", "drop", "merge"], ["", "Carry", "keep"]),
+        ("staleness_max", [1, 8, 64], [0, -1, 65]),
         ("fragments", [1, 256], [0, -1, 257]),
         ("partition", ["balanced", "sequential", "strided"], ["", "Balanced", "own"]),
         ("overlap", [0], [-1, 1]),
@@ -239,6 +240,7 @@ NAN = math.nan
         ("disputes", ["take"], ["", "Take", "vote", "drop"]),
         ("shards", ["dealt", "private"], ["", "own", "Private"]),
         ("wait", ["grace", "dynamic"], ["", "Grace", "slack"]),
+        ("weights", ["tokens", "rate", "participation"], ["", "Tokens", "fedau"]),
     ],
 )
 def test_round_rules_are_bounded(key: str, good: list[Any], bad: list[Any]) -> None:

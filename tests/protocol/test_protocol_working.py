@@ -18,7 +18,7 @@ def test_without_overlap_a_round_is_trained_for_when_it_begins() -> None:
     assert mine.next_round(1, 0) is None
     assert mine.trained(1, 100, 10)
     assert mine.next_round(1, 0) is None, "the next round has not begun"
-    assert mine.settle(1)
+    assert mine.settle(1) == 1
     assert mine.next_round(2, 0) == 2
 
 
@@ -112,3 +112,35 @@ def test_each_round_is_settled_once_and_little_is_kept(ahead: int, deeds: list[s
         assert len(mine.work) <= ahead + 1
         assert asked == sorted(set(asked))
     assert settled == [round_ for round_ in asked if round_ < present]
+
+
+def test_late_work_is_offered_to_the_next_round_and_grows_old() -> None:
+    mine = Working()
+    mine.begin(1, START)
+    assert mine.late(1, True, 2)
+    assert mine.next_round(2, 0) is None, "it trains on"
+    assert mine.aim(1) == 2
+    assert mine.trained(1, 100, 10), "training knows it by the round that it was begun for"
+    assert mine.to_encode(2)
+    assert mine.encoded(2, blobs("w1"))
+    assert mine.late(2, False, 2), "a skip moves no anchor"
+    assert mine.offered(3) is None, "it is encoded anew for that round's parts"
+    assert mine.to_encode(3)
+    assert mine.encoded(3, blobs("w1"))
+    done = mine.offered(3)
+    assert done is not None
+    assert (done.anchor, done.begun, done.staleness, done.tokens) == (START, 1, 1, 100)
+    assert mine.late(3, True, 2)
+    assert not mine.late(4, True, 2), "too stale"
+    assert mine.settle(4) == 1
+    assert mine.settle(4) is None
+    assert mine.next_round(5, 0) == 5
+
+
+def test_what_is_dropped_is_named_by_the_round_that_it_was_begun_for() -> None:
+    mine = Working()
+    mine.begin(3, START)
+    assert mine.late(3, True, 8)
+    assert mine.drop() == [3]
+    assert mine.next_round(9, 0) == 9
+    assert not mine.late(4, True, 8)

@@ -10,27 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.protocol.manifest import TOKENS_MAX, Assignment
-from atoll.protocol.roster import MEMBERS_MAX
-from atoll.protocol.weights import (
-    FACTOR_MAX,
-    TOTAL_MAX,
-    UNIT,
-    clamped,
-    combined,
-    fitted,
-    per_step,
-    stale,
-    token_rate,
-)
+from atoll.protocol.weights import FACTOR_MAX, UNIT, combined, stale, token_rate
 
 getcontext().prec = 60
 TOKENS = st.integers(0, TOKENS_MAX)
-
-
-@given(TOKENS, TOKENS)
-def test_no_more_than_assigned_counts(tokens: int, assigned: int) -> None:
-    assert clamped(tokens, assigned) == min(tokens, assigned)
-    assert clamped(-1, assigned) == 0
 
 
 @given(st.integers(0, 10**9))
@@ -68,20 +51,6 @@ def test_token_rate_by_hand() -> None:
     assert token_rate(51_200, 0, assignment) == 0
 
 
-@given(st.lists(st.integers(1, 10**4), min_size=1, max_size=8), st.data())
-def test_per_step_gives_the_mean_of_steps_as_long_as_the_harmonic_mean(
-    steps: list[int], data: st.DataObject
-) -> None:
-    updates = [data.draw(st.integers(-(10**6), 10**6)) for _ in steps]
-    factors = [per_step(count, 1000) for count in steps]
-    weighted = Fraction(sum(f * u for f, u in zip(factors, updates, strict=True)), sum(factors))
-    harmonic = len(steps) / sum(Fraction(1, count) for count in steps)
-    exact = sum(Fraction(u, count) for u, count in zip(updates, steps, strict=True)) / len(steps) * harmonic
-    assert abs(weighted - exact) <= 2 * 10**6 * Fraction(len(steps), sum(factors))
-    assert per_step(0, 5) == 0
-    assert per_step(1, 10**12) == FACTOR_MAX
-
-
 @given(TOKENS, st.lists(st.integers(0, FACTOR_MAX), max_size=4))
 def test_factors_are_multiplied_and_rounded_once(tokens: int, factors: list[int]) -> None:
     exact = Fraction(tokens)
@@ -95,21 +64,3 @@ def test_factors_that_make_no_sense() -> None:
     for wrong in ((-1, UNIT), (1, -1), (1, FACTOR_MAX + 1)):
         with pytest.raises(ValueError, match="weights are"):
             combined(*wrong)
-
-
-@given(st.lists(st.integers(0, 2**70), max_size=40))
-def test_fitted_weights_keep_their_ratios_and_their_zeros(weights: list[int]) -> None:
-    found = fitted(weights)
-    assert sum(found) <= TOTAL_MAX
-    if sum(weights) <= TOTAL_MAX:
-        assert found == tuple(weights)
-    assert [weight > 0 for weight in found] == [weight > 0 for weight in weights]
-    largest = max(weights, default=0)
-    for was, now in zip(weights, found, strict=True):
-        assert abs(Fraction(now) - Fraction(was * max(found), max(1, largest))) <= 1
-
-
-def test_the_largest_swarm_fits() -> None:
-    found = fitted([combined(TOKENS_MAX, 10 * UNIT)] * MEMBERS_MAX)
-    assert len(set(found)) == 1
-    assert TOTAL_MAX // 2 < sum(found) <= TOTAL_MAX

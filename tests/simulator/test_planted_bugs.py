@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from atoll.protocol import catchup, ledger, peer, terms
+from atoll.protocol import catchup, ledger, peer, terms, weighing
 from atoll.protocol import messages as m
 from atoll.protocol.actions import Accepted, Apply, Encode, Promised, Proposed, Train
 from atoll.protocol.catchup import Catchup
@@ -20,7 +20,9 @@ from atoll.protocol.fragments import start_digest
 from atoll.protocol.ids import Digest, PeerId
 from atoll.protocol.leading import Leading
 from atoll.protocol.ledger import Ledger
+from atoll.protocol.participation import Gaps
 from atoll.protocol.peer import Peer
+from atoll.protocol.weights import UNIT
 from atoll.protocol.working import Working
 from atoll.simulator import host
 from atoll.simulator.checkers.held_by_majority import HeldByMajority
@@ -262,6 +264,29 @@ def test_a_contribution_from_an_older_fragment(monkeypatch: pytest.MonkeyPatch) 
     findings("started from an older fragment", "slow", mode="streaming")
 
 
+def test_a_late_contribution_that_counts_as_a_fresh_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker says that it started from the newest anchor, and the leader does not look."""
+    late = Working.late
+
+    def late_as_if_fresh(self: Working, round_: int, moved: bool, staleness_max: int) -> bool:
+        return late(self, round_, False, staleness_max)
+
+    monkeypatch.setattr(Working, "late", late_as_if_fresh)
+    monkeypatch.setattr(leader, "_start", lambda one, offer: None)
+    monkeypatch.setattr(Leading, "strays", lambda self, anchor: [])
+    findings("started from an older fragment", "slow", late="merge")
+
+
+def test_a_late_contribution_that_all_weigh_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weighing, "stale", lambda staleness, staleness_max: UNIT)
+    findings("is its due", "slow", late="merge")
+
+
+def test_a_rare_member_that_all_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gaps, "after", lambda self, present: Gaps(UNIT, 1))
+    findings("is its due", "slow", weights="participation")
+
+
 def _train_unheard(machine: Host, action: Train) -> None:
     """As Host does, but for what it requires itself: that what is too far ahead was settled."""
     machine.rules = dataclasses.replace(machine.rules, overlap=9)
@@ -316,7 +341,10 @@ def test_a_round_that_is_for_another_fragment(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_work_that_is_settled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Working, "settle", lambda self, round_: round_ in self.work)
+    def settle(self: Working, round_: int) -> int | None:
+        return self.work[round_].begun if round_ in self.work else None
+
+    monkeypatch.setattr(Working, "settle", settle)
 
     def adopt_again(one: Peer, height: int, first: ledger.Commit, tell: Any) -> None:
         move_on(one, height, one.ledger.commit(max(one.ledger.begin + 1, first.body.round - 1)), tell)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-POLICIES = ["wait_all", "quorum", "dbw", "dynamic", "compass", "frc", "sr_sgc", "m_sgc"]
+POLICIES = ["wait_all", "quorum", "dbw", "dynamic", "compass", "merge", "frc", "sr_sgc", "m_sgc"]
 TRACES = ["none", "random", "bursty", "persistent", "mix"]
 
 

@@ -11,6 +11,7 @@ import torch
 
 from atoll.optim.coding.bursts import Bursts
 from atoll.simulator.timing import coded, policies, text, traces
+from atoll.simulator.timing.buffered import Buffered
 from atoll.simulator.timing.learner import BATCH, NUMEL, Learner, Unit, Vector
 from atoll.simulator.timing.rounds import History, Policy, Run, Setting
 from atoll.simulator.timing.traces import Trace
@@ -103,6 +104,47 @@ def test_without_stragglers_all_policies_train_alike(policy: Policy, learner: Le
     calm = traces.calm(WORKERS)
     wanted = ran(policies.wait_all(WORKERS, STEPS), calm, learner, 4)
     assert (ran(policy, calm, learner, 4).anchor == wanted.anchor).all()
+
+
+def test_who_waits_for_all_merges_nothing(learner: Learner) -> None:
+    """Nobody is late then, and every update is the one that waiting for all makes, bit for bit."""
+    slow = traces.bursty(WORKERS, SLOTS, 2.0, 5)
+    wanted = ran(policies.wait_all(WORKERS, STEPS), slow, learner, 4)
+    found = Buffered(slow, learner, Setting(STEPS, rounds_max=4), quorum=1.0).until()
+    assert (found.anchor == wanted.anchor).all()
+    assert [p.now_s for p in found.points] == pytest.approx([p.now_s for p in wanted.points])
+    assert found.spent.shares() == pytest.approx(wanted.spent.shares())
+
+
+def test_the_slow_are_merged_and_nobody_waits_for_them(learner: Learner) -> None:
+    """By hand: two workers at full speed and one at a third of it, without an exchange. The slow one ends
+    with the third update, and began two updates before the anchor that it meets."""
+    speeds = np.array([[1.0], [1.0], [0.34]])
+    setting = Setting(STEPS, exchange_s=0.0, rounds_max=3)
+    run = Buffered(Trace("one slow", speeds, 1000.0), learner, setting)
+    history = run.until()
+    assert [point.now_s for point in history.points] == pytest.approx([STEPS, 2 * STEPS, 3 * STEPS])
+    anchor = torch.from_numpy(learner.first())
+    first, state = anchor.numpy().copy(), setting.outer.state(anchor.numel())
+    for round_ in range(3):
+        weights = {Unit(0, round_, STEPS): 1.0, Unit(1, round_, STEPS): 1.0}
+        late = {Unit(2, 0, STEPS): 37837 / 65536} if round_ == 2 else {}
+        total = sum(weights.values()) + sum(late.values())
+        mean = learner.mean(anchor.numpy(), {u: w / total for u, w in weights.items()})
+        mean = mean + learner.mean(first, {u: w / total for u, w in late.items()}) if late else mean
+        setting.outer.step_(anchor, state, torch.from_numpy(mean.copy()))
+    assert history.anchor == pytest.approx(anchor.numpy(), rel=1e-5, abs=1e-7)
+    possible, done = 3 * STEPS * 2.34, 7 * STEPS
+    assert history.spent.shares()["waiting"] == pytest.approx(1 - done / possible)
+    assert history.spent.shares()["useful"] == pytest.approx(done / possible)
+
+
+def test_who_is_too_slow_begins_anew(learner: Learner) -> None:
+    speeds = np.array([[1.0], [1.0], [0.01]])
+    setting = Setting(STEPS, exchange_s=0.0, rounds_max=5)
+    run = Buffered(Trace("stuck", speeds, 1000.0), learner, setting, staleness_max=2)
+    run.until()
+    assert run.spent.shares()["useful"] == pytest.approx(2 / 2.01, rel=1e-3)
 
 
 def test_a_code_loses_nobody_whoever_straggles(learner: Learner) -> None:
