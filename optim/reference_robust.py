@@ -96,6 +96,22 @@ def _left_singular(rows: Doubles, scale: Sequence[float], rank: int) -> Doubles:
     return np.asarray(np.linalg.svd(columns, full_matrices=False)[0][:, :rank])
 
 
+def fedld(vectors: Vectors, weights: Sequence[int], kept: float) -> Doubles:
+    """Each vector's components along the principal directions, with lengths by variance; their mean."""
+    rows = np.array(vectors)
+    values, eigenvectors = np.linalg.eigh(rows @ rows.T / len(rows))
+    values, eigenvectors = values[::-1], eigenvectors[:, ::-1]
+    found = []
+    for row in rows:
+        revised = np.zeros_like(row)
+        for j in range(max(1, int(kept * len(rows)))):
+            direction = rows.T @ eigenvectors[:, j]
+            along = (row @ direction) / (direction @ direction) * direction
+            revised += along * (values[j] / values.sum()) * np.linalg.norm(row) / np.linalg.norm(along)
+        found.append(revised)
+    return mean(found, weights)
+
+
 def prioritized(distances: Sequence[float], picks: int, alpha: float, seed: bytes) -> list[int]:
     """The places that are heard, in ascending order."""
     order = [place for _, place in sorted((d, place) for place, d in enumerate(distances))]

@@ -27,6 +27,7 @@ from atoll.optim.robust.clip import clip_factors, clipped
 from atoll.optim.robust.combine import combined
 from atoll.optim.robust.coordinate import Median, TrimmedMean, sorted_mean
 from atoll.optim.robust.evidence import Combination, Decision, Evidence, Sorting, tolerated
+from atoll.optim.robust.fedld import FedLD
 from atoll.optim.robust.flag import Flag
 from atoll.optim.robust.gram import Rows, gram, squares
 from atoll.optim.robust.krum import Krum
@@ -41,6 +42,7 @@ __all__ = [
     "Combination",
     "Decision",
     "Evidence",
+    "FedLD",
     "Flag",
     "Krum",
     "Mean",
@@ -87,6 +89,7 @@ RULES: dict[str, Rule] = {
         CenteredClipping(),
         Flag(),
         Prioritizer(),
+        FedLD(),
     )
 }
 

@@ -18,6 +18,7 @@ from atoll.optim.robust import (
     RULES,
     CenteredClipping,
     Combination,
+    FedLD,
     Flag,
     Krum,
     Mean,
@@ -237,6 +238,19 @@ def test_the_flag_aggregator_cuts_what_one_alone_says() -> None:
     assert torch.allclose(found[:20], plain[:20], rtol=0.05)
 
 
+# ---- FedLD ----------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 8), st.integers(0, 999), st.sampled_from([1e-9, 1.0, 1e9]), st.data())
+def test_fedld_agrees_with_the_oracle(peers: int, seed: int, scale: float, data: st.DataObject) -> None:
+    vectors = [(scale * vector).contiguous() for vector in honest(30, peers, seed, 0.7)]
+    weights = data.draw(st.lists(st.integers(1, 1000), min_size=peers, max_size=peers))
+    eigenvectors = np.linalg.eigh(np.array(doubles(vectors)) @ np.array(doubles(vectors)).T)[1]
+    assume(float(np.abs(eigenvectors).min()) > 1e-6)  # a sign is no rounding
+    expected = reference_robust.fedld(doubles(vectors), weights, 0.8)
+    assert near(carried(FedLD(), vectors, weights), expected, size_of(vectors), 1e-5)
+
+
 # ---- the prioritizer ------------------------------------------------------------------------------
 
 
@@ -318,7 +332,7 @@ def test_the_order_of_contributions_matters_to_rounding_only(
     order = data.draw(st.permutations(range(7)))
     one = carried(rule, vectors, weights, 2)
     two = carried(rule, [vectors[place] for place in order], [weights[place] for place in order], 2)
-    assert near(two, one.double().numpy(), size_of(vectors), 1e-5 if name == "flag" else 2e-7)
+    assert near(two, one.double().numpy(), size_of(vectors), 1e-5 if name in ("flag", "fedld") else 2e-7)
 
 
 @pytest.mark.parametrize("name", COEFFICIENT)
@@ -345,6 +359,8 @@ def test_extreme_contributions_give_a_finite_update(name: str) -> None:
         (Flag, {"iterations": 0}),
         (Flag, {"pairs": -1.0}),
         (Flag, {"pairs": inf}),
+        (FedLD, {"kept": 0.0}),
+        (FedLD, {"kept": 1.1}),
         (Prioritizer, {"alpha": 1.5}),
     ],
 )
