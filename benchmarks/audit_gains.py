@@ -23,8 +23,9 @@ import torch
 
 from atoll.optim.rules.nesterov import NesterovRule
 from atoll.protocol import audit
-from atoll.protocol.audit import AuditRules, Reputation, Score
+from atoll.protocol.audit import AuditRules, Score
 from atoll.protocol.ids import Digest, PeerId, digest_of
+from atoll.protocol.roster import Reputation
 from atoll.protocol.weights import UNIT
 from atoll.workload import model as models
 from atoll.workload import vector

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 Status = dict[str, Any]
+AUDITED_SHOWN = 8
 SHARDS_SHOWN = 12
 DIFFERENCES_SHOWN = 8
 
@@ -100,6 +101,7 @@ def _lines(status: Status) -> list[tuple[str, str]]:
         ("anchor", f"{(status['anchor_digest'] or 'none yet')[:16]} of round {status['anchor_round']}"),
         ("bytes", f"{bytes_text(sent)} sent, {bytes_text(received)} received"),
         ("health", health_text(status)),
+        ("audits", audits_text(status)),
         ("rejected", rejected),
         ("shards", shards_text(status)),
         ("differ", differing_text(status)),
@@ -117,6 +119,22 @@ def health_text(status: Status) -> str:
         if health.get("verdict", "unknown") not in ("fine", "unknown"):
             said.append(f"{_short(member['peer'])} is {health['verdict']}: {health['why']}")
     return "; ".join(said)
+
+
+def audits_text(status: Status) -> str:
+    """How many workers audits leave all their weight, and whom not."""
+    found = {member["peer"]: member.get("reputation") for member in status["members"]}
+    known = {peer: reputation for peer, reputation in found.items() if reputation}
+    less = {peer: reputation for peer, reputation in known.items() if reputation["weight"] < 1}
+    lightest = sorted(less, key=lambda peer: (less[peer]["weight"], peer))[:AUDITED_SHOWN]
+    said = [f"{_short(peer)} {_reputation_text(less[peer])}" for peer in lightest]
+    return "; ".join([f"{len(known) - len(less)} of {len(known)} workers weigh all", *said]) if known else ""
+
+
+def _reputation_text(found: dict[str, Any]) -> str:
+    trials = f", {found['trials']} are to come" if found["trials"] else ""
+    judged = f"{found['value']:.2f} of {found['judgements']} judgements{trials}"
+    return f"weighs {found['weight']:.2f}: its reputation is {judged}"
 
 
 def shards_text(status: Status) -> str:

@@ -110,6 +110,7 @@ def _manifest(run: RunFile, state: FirstState, authority: PeerId, witness: PeerI
         model=dataclasses.asdict(state.model),
         data=dataclasses.asdict(run.data),
         inner=_inner(run.inner),
+        audit=run.audit,
     )
 
 

@@ -14,8 +14,10 @@ from typing import Any
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import public_key_of
 from atoll.protocol.manifest import (
+    AuditTable,
     OuterRules,
     RoundRules,
+    check_audit,
     check_outer,
     check_rounds,
     check_together,
@@ -25,7 +27,7 @@ from atoll.workload.config import DataConfig, InnerConfig, ModelConfig
 from atoll.workload.fields import nearest
 from atoll.workload.toml_files import check_sections, read_toml
 
-SECTIONS = ("run", "model", "data", "inner", "outer", "rounds", "membership", "coordinator")
+SECTIONS = ("run", "model", "data", "inner", "outer", "rounds", "audit", "membership", "coordinator")
 POLICIES = ("open", "token", "allowlist")
 ROUNDS_MAX = 10_000_000
 HOURS_MAX = 24 * 365
@@ -83,6 +85,7 @@ class RunFile:
     rules: RoundRules
     membership: MembershipSection
     coordinator: CoordinatorSection
+    audit: AuditTable | None = None
 
 
 def read(path: Path) -> RunFile:
@@ -104,8 +107,10 @@ def parse(table: Mapping[str, Any], path: Path) -> RunFile:
         rules=_rounds(table.get("rounds", {}), run.rounds, f"{path}: [rounds]"),
         membership=_membership(table.get("membership", {}), f"{path}: [membership]"),
         coordinator=_coordinator(table.get("coordinator", {}), f"{path}: [coordinator]"),
+        audit=section(AuditTable, table["audit"], f"{path}: [audit]") if "audit" in table else None,
     )
     check_together(made.outer, made.rules, str(path))
+    check_audit(made.audit, made.rules, str(path))
     if made.rules.replicated and made.inner.state != "unit":
         rule = "shards = 'private'" if made.rules.replicas == 1 else f"replicas = {made.rules.replicas}"
         what = f"[rounds] {rule} with [inner] state = {made.inner.state!r}"

@@ -21,6 +21,7 @@ from atoll.node.network import QUEUED_PER_PEER_MAX, Network
 from atoll.node.rounds import Rounds
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
+from atoll.protocol.audited import AFTER
 from atoll.protocol.commits import Kind
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import PeerId, short
@@ -241,6 +242,9 @@ class Daemon:
                 self._spawn(self.rounds.encode(action))
             case a.Settle() if self.rounds.training is not None:
                 self.rounds.training.settle(action, self._was_update(action.round))
+            case a.Audit() if self.rounds.training is not None:
+                over = action.round + AFTER
+                self._spawn(self.rounds.audit(action, lambda: self.peer.round > over))
             case a.Aggregate():
                 self._spawn(self.rounds.aggregate(action))
             case a.Apply():
@@ -253,7 +257,7 @@ class Daemon:
                 self.network.reject(action.reason, peer=short(action.peer))
             case a.Ended():
                 log.info("ended", reason=action.reason)
-            case a.Train() | a.Encode() | a.Settle():
+            case a.Train() | a.Encode() | a.Settle() | a.Audit():
                 pass  # a witness does not train
 
     def _first_step(self, train: a.Train) -> int:

@@ -53,6 +53,8 @@ from atoll.protocol.manifest import SignedManifest, open_manifest
 from atoll.protocol.peer import Saved
 
 STATES_KEPT = 2
+STATES_AUDITED = 4
+"""What auditors measure from is the state before a round, two rounds later."""
 _RECORD = struct.Struct("<I32s")
 
 
@@ -91,7 +93,7 @@ class Disk:
     """The state directory of one node in one run. One process at a time: ConfigError for a second."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.states_kept = folder, STATES_KEPT
         try:
             (folder / "results").mkdir(parents=True, exist_ok=True)
             self._lock = (folder / "lock").open("a")
@@ -284,7 +286,7 @@ class Disk:
         """Bring it to disk, and drop the older ones but the newest."""
         keep(state)
         flush_folder(self.folder)
-        for old in self.states()[STATES_KEPT:]:
+        for old in self.states()[self.states_kept :]:
             old.path.unlink(missing_ok=True)
 
     def states(self) -> list[StateFile]:

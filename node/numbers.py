@@ -163,6 +163,13 @@ class Numbers:
     def _residual(self, round_: int) -> Residual | None:
         return self.residuals[self._fragment(round_)] if self.residuals else None
 
+    def decoded(self, payloads: Sequence[Bytes]) -> torch.Tensor:
+        """A whole contribution of a run without fragments, which was checked, as its vector."""
+        found = torch.empty(self.numel)
+        for piece, values in self._decoded(0, payloads):
+            found[piece] = values
+        return found
+
     # ---- an update ------------------------------------------------------------------------------
 
     def aggregate(self, round_: int, part: int, parts: int, inputs: Sequence[tuple[int, Bytes]]) -> Bytes:

@@ -17,8 +17,9 @@ import structlog
 import torch
 
 from atoll.node.allocator import give_back
+from atoll.node.audits import Audits
 from atoll.node.blobs import FetchFailed, StoreFull
-from atoll.node.disk import Disk, StateFile, load_state
+from atoll.node.disk import STATES_AUDITED, Disk, StateFile, load_state
 from atoll.node.evaluator import Evaluator
 from atoll.node.network import Network
 from atoll.node.numbers import Numbers
@@ -55,6 +56,8 @@ class Rounds:
         self.numbers = Numbers(signed.manifest)
         self.worker = ThreadPoolExecutor(1, "numbers")
         self.training: Training | None = None
+        if signed.manifest.audit is not None:
+            disk.states_kept = STATES_AUDITED
         self.evaluator: Evaluator | None = None
         self.rewound = 0
         self._signed, self._network, self._disk, self._feed = signed, network, disk, feed
@@ -62,6 +65,7 @@ class Rounds:
         self.states = StateFetcher(incoming, network.store, network.router, pace, self._blame)
         self._disk_worker = ThreadPoolExecutor(1, "disk")
         self._drafts = ThreadPoolExecutor(1, "drafts", behind_all)
+        self._audits: Audits | None = None
         self._keeping: dict[tuple[Digest, str], asyncio.Task[None]] = {}
 
     def close(self) -> None:
@@ -172,6 +176,13 @@ class Rounds:
         ref = store.put(payload, round=action.round, kind="result")
         await self.write(self._disk.save_result, action.round, ref, payload)
         self._feed(e.Aggregated(action.round, action.view, action.sum, action.part, ref))
+
+    async def audit(self, order: a.Audit, late: Callable[[], bool]) -> None:
+        """Measure contributions when the trainer is idle, unless it is too `late` by then."""
+        if self._audits is None:
+            assert self.training is not None
+            self._audits = Audits(self.training, self.numbers, self._disk, self._network.store, self._drafts)
+        self._feed(await self._audits.audit(order, late))
 
     async def put_aside(self, before_round: int) -> None:
         """Serve what earlier rounds exchanged from files: who is behind may ask for it, memory is for now."""

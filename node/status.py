@@ -7,8 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from atoll.node.daemon import Daemon
+from atoll.protocol.audit import FOUNDER
 from atoll.protocol.diagnosis import Diagnosis, diagnose
-from atoll.protocol.roster import Role
+from atoll.protocol.roster import Member, Role
+from atoll.protocol.terms import Terms
+from atoll.protocol.weights import UNIT
 
 
 def status(daemon: Daemon) -> dict[str, Any]:
@@ -49,6 +52,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
                 "steps": peer.terms.assigned(member.peer).steps if member.role is Role.WORKER else 0,
                 "shard": member.shard,
                 "health": _health(health.get(member.peer)),
+                "reputation": _reputation(peer.terms, member),
             }
             for member in peer.terms.members
         ],
@@ -72,6 +76,20 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "ended": peer.ended,
         "invite": _invite(daemon),
         "state_dir": str(daemon.disk.folder),
+    }
+
+
+def _reputation(terms: Terms, member: Member) -> dict[str, Any] | None:
+    """What audits found of a worker, and the share of its weight that they leave; None without audits."""
+    if terms.audit is None or member.role is not Role.WORKER:
+        return None
+    found = member.reputation or FOUNDER
+    return {
+        "value": found.value / UNIT,
+        "judgements": found.count,
+        "audited": found.audited,
+        "trials": found.trials,
+        "weight": terms.factors.get(member.peer, 0) / UNIT,
     }
 
 

@@ -13,7 +13,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ log = logging.getLogger("atoll.node")
 
 LINE_BYTES_MAX = 64 << 20
 CLOSE_GRACE_S = 5.0
+STARTED = "atoll.node.trainer_start"
 
 Message = dict[str, Any]
 
@@ -184,6 +185,19 @@ class Trainer:
         """Give the text of at most `count` tokens that `anchor` writes after `prompt`."""
         return str(await self._ask("sample", {"prompt": prompt, "count": count, "seed": seed}))
 
+    async def falls(
+        self, anchor: Path, offset: int, step: Path, round: int, shard: tuple[int, int], steps: Sequence[int]
+    ) -> tuple[float, float, float]:
+        """By how much a step from an anchor lowers the loss: held-out, on a member's steps, on nobody's.
+
+        Both lie in files, fp32. What was trained and not handed over is lost. Raises OSError.
+        """
+        member, members = shard
+        work = {"round": round, "member": member, "members": members, "steps": list(steps)}
+        given = {"anchor": str(anchor), "offset": offset, "step": str(step), "work": work}
+        heldout, assigned, control = await self._ask("falls", given)
+        return heldout, assigned, control
+
     async def save_inner(self, path: Path) -> None:
         """Save the inner optimiser's moments in one rename, as they are after what was asked before.
 
@@ -288,7 +302,7 @@ def _spawn(config: TrainerConfig, files: list[int]) -> tuple[socket.socket, subp
     try:
         with open(config.log, "ab") if config.log else os.fdopen(os.dup(2), "ab") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "atoll.node.trainer_start", *arguments],
+                [sys.executable, "-m", STARTED, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

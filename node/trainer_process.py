@@ -30,6 +30,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from atoll.node.arrangement import arranged
@@ -44,6 +45,7 @@ from atoll.workload import vector
 from atoll.workload.config import DataConfig, InnerConfig, ModelConfig
 from atoll.workload.data import Corpus
 from atoll.workload.evaluate import heldout_loss
+from atoll.workload.falls import Measure, Work
 from atoll.workload.inner import InnerLoop, InnerResult
 from atoll.workload.sample import sample
 
@@ -126,7 +128,10 @@ class Worker:
         self._local = LocalModel(self._model, shared, self._order, pieces, start["mixing"])
         self._first = model
         self._model.to(device)
-        self._loop = InnerLoop(self._model, self._corpus, inner, bytes.fromhex(start["run_seed"]))
+        seed = bytes.fromhex(start["run_seed"])
+        self._loop = InnerLoop(self._model, self._corpus, inner, seed)
+        self._audited: tuple[str, float] = ("", 0.0)
+        self._measure = Measure(self._model, self._corpus, inner, seed, order=self._order)
         self._step_tokens = inner.batch_sequences * data.sequence_tokens
         self._watch, self._effort = watch, Effort(start["effort"])
 
@@ -196,6 +201,19 @@ class Worker:
         self._local.load()
         return sample(self._model, self._tokens, prompt, count, seed)
 
+    def falls(self, anchor: str, offset: int, step: str, work: Message) -> list[float]:
+        """What a step from an anchor lowers the loss by: both are fp32 in files. A round begins anew then."""
+        numel = vector.numel(self._model)
+        before = torch.from_numpy(np.fromfile(anchor, "<f4", numel, offset=offset))
+        after = before - torch.from_numpy(np.fromfile(step, "<f4", numel))
+        self._effort.begin()
+        if self._audited[:1] != (anchor,):
+            self._audited = (anchor, self._measure.heldout(before))
+        found = self._measure.falls(before, after, Work(**work), self._audited[1])
+        self._effort.end()
+        self._effort.rest(lambda: False)
+        return [found.heldout, found.assigned, found.control]
+
     def save_inner(self, path: str) -> Callable[[], None]:
         """Copy the moments; what is returned writes the copy, while training goes on."""
         write = self._loop.saving(Path(path))
@@ -261,6 +279,7 @@ def perform(worker: Worker, link: Link, request: Message, watch: Stopwatch) -> A
         "initial": worker.initial,
         "evaluate": worker.evaluate,
         "sample": worker.sample,
+        "falls": worker.falls,
         "load_inner": worker.load_inner,
     }
     return plain[command](**given)

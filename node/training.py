@@ -94,6 +94,8 @@ class Training:
         self.steps = 0
         self.loss: float | None = None
         self.inner_path: Path | None = None
+        self.machine = asyncio.Lock()
+        """Whoever has it has the trainer: a round, or an audit between two rounds."""
         self._wanted: tuple[a.Train, int] | None = None
         self._wake = asyncio.Event()
         self._pending: dict[int, Pending] = {}
@@ -187,6 +189,11 @@ class Training:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._worker, self._numbers.share, trainer.shared)
 
+    @property
+    def rests(self) -> bool:
+        """Whether the machine is left to its owner."""
+        return self._rests
+
     def replaced(self) -> None:
         """The whole state is another one: what the trainer's model trained on from is of no use."""
         self._last = None
@@ -261,13 +268,14 @@ class Training:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._rests or self._wanted is None:
-                continue
-            wanted, self._wanted = self._wanted, None
-            try:
-                await self._round(*wanted)
-            except TrainerDied as error:
-                await self._restart(error, wanted)
+            async with self.machine:
+                if self._rests or self._wanted is None:
+                    continue
+                wanted, self._wanted = self._wanted, None
+                try:
+                    await self._round(*wanted)
+                except TrainerDied as error:
+                    await self._restart(error, wanted)
 
     async def _round(self, train: a.Train, first_step: int) -> None:
         trainer = self.trainer

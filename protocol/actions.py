@@ -112,6 +112,29 @@ class LoadState:
 
 
 @dataclass(frozen=True, slots=True)
+class Audited:
+    """A contribution to be measured: its blobs, its member's shard and at which of its steps to look."""
+
+    target: PeerId
+    parts: tuple[BlobRef, ...]
+    shard: tuple[int, int]
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Measure how far each of these contributions to `round`, taken alone, lowers the loss from `anchor`.
+
+    The anchor is that of the state before the round. The blobs are held. Answered by Scored, in a round's
+    time; training comes first.
+    """
+
+    round: int
+    anchor: Digest
+    works: tuple[Audited, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Persist:
     """Must be on disk before the next action is performed."""
 
@@ -219,4 +242,5 @@ Action = (
     | Forget
     | Rejected
     | Ended
+    | Audit
 )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from atoll.protocol.errors import ConfigError
 from atoll.protocol.ids import Digest, PeerId, digest_bytes, digest_of
 from atoll.protocol.proofs import Place, Verify
-from atoll.protocol.roster import by_hash
+from atoll.protocol.roster import Reputation, by_hash
 from atoll.protocol.weights import UNIT
 
 CHANGE_MAX = 100_000_000
@@ -24,6 +24,8 @@ CHANGE_MAX = 100_000_000
 FAILED = -3 * UNIT
 """The judgement of who did not do what it committed to. It counts for three: a replay is no matter of chance,
 and who did some stretches passes some."""
+AUDITORS_MIN = 3
+"""One or two cannot be outvoted."""
 TARGETS_MIN = 3
 """Among fewer there is no usual one to compare with."""
 MAD_THOUSANDTHS = 4448
@@ -63,38 +65,31 @@ class AuditRules:
 
     auditors: int = 5
     targets: int = 8
+    steps: int = 4
+    """At how many steps of a target's an auditor looks."""
     memory: int = 12
     """A reputation is the mean of so many judgements; later ones then count 1 / memory."""
     floor: int = UNIT * 3 // 10
     full: int = UNIT // 2
     trials: int = 3
     """Judgements that a joiner needs before it weighs anything."""
+    from_round: int = 5
+    """Commits of earlier rounds draw nobody: the first steps from random parameters teach all the same."""
 
     def __post_init__(self) -> None:
-        if not 3 <= self.auditors <= 64:
-            raise ConfigError(
-                f"auditors = {self.auditors}", "audit", "3 to 64: one or two cannot be outvoted"
-            )
+        if not AUDITORS_MIN <= self.auditors <= 64:
+            right = f"{AUDITORS_MIN} to 64: one or two cannot be outvoted"
+            raise ConfigError(f"auditors = {self.auditors}", "audit", right)
         if not TARGETS_MIN <= self.targets <= 256:
             raise ConfigError(f"targets = {self.targets}", "audit", f"{TARGETS_MIN} to 256")
+        if not 1 <= self.steps <= 1024:
+            raise ConfigError(f"steps = {self.steps}", "audit", "1 to 1024")
+        if not 0 <= self.from_round <= 1 << 30:
+            raise ConfigError(f"from_round = {self.from_round}", "audit", f"0 to {1 << 30}")
         if not 1 <= self.trials <= self.memory <= 1024:
             raise ConfigError(f"memory = {self.memory}, trials = {self.trials}", "audit", "trials <= memory")
         if not 0 <= self.floor < self.full <= UNIT:
             raise ConfigError(f"floor = {self.floor}, full = {self.full}", "audit", f"floor < full <= {UNIT}")
-
-
-@dataclass(frozen=True, slots=True)
-class Reputation:
-    """`value` is an average of judgements, -UNIT..UNIT; `count` how many it is of, bounded by the memory.
-
-    `audited` is the last round in which it was judged. `trials` says how many judgements are missing until
-    it may weigh something.
-    """
-
-    value: int = UNIT
-    count: int = 2
-    audited: int = -1
-    trials: int = 0
 
 
 FOUNDER = Reputation()
@@ -136,10 +131,19 @@ def targets(
 
 
 def steps_drawn(parent: Digest, auditor: PeerId, target: PeerId, steps: int, count: int) -> tuple[int, ...]:
-    """Which of the steps that `target` claims an auditor looks at: each auditor at others, for less noise."""
+    """Which of the steps that `target` claims an auditor looks at: each auditor at others, for less noise.
+
+    A partial shuffle, so that it costs what is drawn and not what is claimed.
+    """
     salt = f"steps {auditor} {target} ".encode() + digest_bytes(parent)
-    ranked = sorted(range(steps), key=lambda step: digest_of(salt, step.to_bytes(4, "big")))
-    return tuple(sorted(ranked[:count]))
+    moved: dict[int, int] = {}
+    drawn = []
+    for place in range(min(count, steps)):
+        number = int.from_bytes(digest_bytes(digest_of(salt, place.to_bytes(4, "big"))), "big")
+        other = place + number % (steps - place)
+        drawn.append(moved.get(other, other))
+        moved[other] = moved.get(place, place)
+    return tuple(sorted(drawn))
 
 
 def stretches_drawn(parent: Digest, target: PeerId, stretches: int) -> int:

@@ -15,6 +15,7 @@ from itertools import accumulate
 
 from google.protobuf.message import DecodeError
 
+from atoll.protocol.audit import Score
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_bytes, digest_from_bytes, digest_of
 from atoll.protocol.proofs import (
@@ -39,6 +40,7 @@ from atoll.protocol.roster import (
     member_to_wire,
     members_digest,
 )
+from atoll.protocol.scores import Sent, scores_from_wire, scores_to_wire, sent_from_wire, sent_to_wire
 from atoll.protocol.wire import messages_pb2 as wire
 
 BODY_BYTES_MAX = 768 << 10
@@ -91,7 +93,9 @@ class Body:
     """What a round decided. `anchor` is what the contributors started from.
 
     `before` are the members of the round, which the parent determines; `members` those of the next one.
-    `evidence`, `joining` and `farewells` prove who comes and goes, where a run asks for proofs.
+    `evidence`, `joining` and `farewells` prove who comes and goes, where a run asks for proofs. Where there
+    are audits, `sent` names what the members sent to this round, and `scores` are of what they sent to an
+    earlier one (audited.py).
     """
 
     run_id: Digest
@@ -109,6 +113,8 @@ class Body:
     evidence: tuple[Equivocation, ...] = ()
     joining: tuple[Joining, ...] = ()
     farewells: tuple[Farewell, ...] = ()
+    sent: tuple[Sent, ...] = ()
+    scores: tuple[Score, ...] = ()
 
     @property
     def convicted(self) -> frozenset[PeerId]:
@@ -241,6 +247,8 @@ def body_to_bytes(body: Body) -> bytes:
         evidence=evidence_to_wire(body.evidence, places),
         joining=joining_to_wire(body.joining),
         farewells=farewells_to_wire(body.farewells, places),
+        sent=sent_to_wire(body.sent, places),
+        scores=scores_to_wire(body.scores, places),
     ).SerializeToString(deterministic=True)
 
 
@@ -301,6 +309,8 @@ def body_from_bytes(raw: bytes, rosters: Rosters) -> Body:
         evidence=evidence_from_wire(message.evidence, before_peers),
         joining=joining_from_wire(message.joining),
         farewells=farewells_from_wire(message.farewells, before_peers),
+        sent=sent_from_wire(message.sent, before_peers),
+        scores=scores_from_wire(message.scores, before_peers),
     )
     if body.encoded != raw:
         raise RemoteProtocolError("a commit body in another encoding than ours")

@@ -142,6 +142,24 @@ class Recover:
     keep: tuple[PeerId, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """What one contribution, taken alone, lowers the loss by: as in a Score, so clamped as one."""
+
+    target: PeerId
+    heldout: int
+    assigned: int
+    control: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What was measured of the contributions to `round`; of those that could not be, nothing."""
+
+    round: int
+    falls: tuple[Fall, ...]
+
+
 Event = (
     Started
     | Received
@@ -159,4 +177,5 @@ Event = (
     | Finish
     | Pause
     | Recover
+    | Scored
 )

@@ -63,6 +63,7 @@ class Leading:
     offers: dict[PeerId, Offer] = field(default_factory=dict)
     rejected: dict[PeerId, str] = field(default_factory=dict)
     leaving: set[PeerId] = field(default_factory=set)
+    aside: dict[PeerId, Offer] = field(default_factory=dict)
     promises: dict[PeerId, tuple[int, Body] | None] = field(default_factory=dict)
     judged: bool = False
     quorum_ms: int | None = None
@@ -104,7 +105,7 @@ class Leading:
         if not self._may_offer(sender, offer):
             return
         if sender not in self.terms.eligible:
-            self.rejected[sender] = "weighs nothing yet (probation)"
+            self.rejected[sender] = self._set_aside(sender, offer)
         elif tuple(ref.size for ref in offer.parts) != self.terms.part_bytes:
             self.rejected[sender] = "its parts have other sizes than the codec gives"
         elif max(offer.tokens, offer.steps) > TOKENS_MAX:
@@ -117,6 +118,14 @@ class Leading:
             self.watch.offer(sender, now_ms + offer.spare_ms)
         if self.quorum_ms is None and self._covered >= self.terms.quorum:
             self.quorum_ms = now_ms
+
+    def _set_aside(self, sender: PeerId, offer: Offer) -> str:
+        """What weighs nothing is kept where audits may find that it should; why it is not taken."""
+        if sender not in self.terms.trying:
+            return "weighs nothing yet (probation)"
+        if tuple(ref.size for ref in offer.parts) == self.terms.part_bytes and 0 < offer.steps <= TOKENS_MAX:
+            self.aside[sender] = offer
+        return "weighs nothing by what audits found"
 
     def _may_offer(self, sender: PeerId, offer: Offer) -> bool:
         if not self.terms.replicated:

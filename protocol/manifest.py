@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from atoll.protocol.audit import AuditRules
 from atoll.protocol.combinations import AGGREGATIONS, CODECS, RULES, Choices, check_combinations
 from atoll.protocol.errors import ConfigError, RemoteProtocolError
 from atoll.protocol.ids import BlobRef, Digest, PeerId, digest_of, public_key_of
@@ -22,6 +23,7 @@ from atoll.protocol.keys import Key, verify
 from atoll.protocol.ledger import Genesis
 from atoll.protocol.roster import MEMBERS_MAX, Member, Role
 from atoll.protocol.waiting import WAITS
+from atoll.protocol.weights import UNIT
 from atoll.protocol.wire import messages_pb2 as wire
 
 FORMAT = 1
@@ -148,6 +150,32 @@ class MembershipRules:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditTable:
+    """Who looks at whose contributions, and which average of judgements, -1 to 1, leaves how much weight.
+
+    In each round so many `auditors` look at so many `targets`, each at `steps` of their steps. A member's
+    reputation is a mean over `memory` judgements: up to `floor` it weighs nothing, from `full` on all; a
+    joiner needs `trials` of them first. Nothing that was sent before `from_round` is audited. (audit.py)
+    """
+
+    auditors: int = 5
+    targets: int = 8
+    steps: int = 4
+    memory: int = 12
+    floor: float = 0.3
+    full: float = 0.5
+    trials: int = 3
+    from_round: int = 5
+
+    @property
+    def rules(self) -> AuditRules:
+        """In whole numbers; ConfigError if a value is out of its bounds."""
+        shares = int(self.floor * UNIT), int(self.full * UNIT)
+        numbers = self.auditors, self.targets, self.steps, self.memory
+        return AuditRules(*numbers, *shares, self.trials, self.from_round)
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """What each member is asked to do in a round: inner steps, and the tokens that they process."""
 
@@ -169,6 +197,7 @@ class Manifest:
     data: Mapping[str, Any] = field(default_factory=dict)
     inner: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+    audit: AuditTable | None = None
 
     @property
     def anchor(self) -> Digest:
@@ -190,6 +219,8 @@ class Manifest:
             for key in LATER_KEYS[name]:
                 if said[name][key] == getattr(usual, key):
                     del said[name][key]
+        if self.audit is None:
+            del said["audit"]
         return json.dumps(said, indent=1, sort_keys=True)
 
 
@@ -301,6 +332,7 @@ def parse(raw: object, where: str) -> Manifest:
             model=dict(raw["model"]),
             data=dict(raw["data"]),
             inner=dict(raw["inner"]),
+            audit=section(AuditTable, raw["audit"], f"{where}: audit") if "audit" in raw else None,
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ConfigError(f"missing or malformed: {error}", where) from None
@@ -315,6 +347,7 @@ def check(manifest: Manifest, where: str) -> None:
     check_outer(manifest.outer, f"{where}: outer")
     check_together(manifest.outer, manifest.rounds, where)
     check_membership(manifest.membership, f"{where}: membership")
+    check_audit(manifest.audit, manifest.rounds, where)
     _require(
         manifest.rounds.votes == "majority" or manifest.membership.policy != "open",
         f"votes = {manifest.rounds.votes!r} with policy = 'open'",
@@ -477,6 +510,34 @@ def check_together(outer: OuterRules, rounds: RoundRules, where: str) -> None:
         grace_ms=rounds.grace_ms_max,
     )
     check_combinations(chosen, where)
+
+
+def check_audit(table: AuditTable | None, rounds: RoundRules, where: str) -> None:
+    """ConfigError for what audits cannot be had with yet, or for a value out of its bounds."""
+    if table is None:
+        return
+    for key, right in (
+        (
+            "exchange",
+            "'dense': a sparse contribution is a small part of what was trained, and says too little",
+        ),
+        ("fragments", "1: with more a contribution does not end where its training began"),
+        ("replicas", "1: replicas check each other already"),
+        ("shards", "'dealt': nobody else has the data that a private shard was trained on"),
+        ("work", "'equal': contributions of unlike steps gain unlike, whoever trained"),
+        ("weights", "'tokens': who weighs nothing by audits would count among those who are seldom here"),
+    ):
+        value = getattr(rounds, key)
+        _require(value == getattr(RoundRules(), key), f"{key} = {value!r} with [audit]", where, right)
+    right = "'carry' or 'drop': what is merged later was not trained on the steps of its round"
+    _require(rounds.late != "merge", f"late = {rounds.late!r} with [audit]", where, right)
+    for key in ("floor", "full"):
+        share = getattr(table, key)
+        _require(0 <= share <= 1, f"{key} = {share}", f"{where}: [audit]", "0 to 1")
+    try:
+        _ = table.rules
+    except ConfigError as error:
+        raise ConfigError(error.what, f"{where}: [audit]", error.right) from None
 
 
 def check_membership(rules: MembershipRules, where: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atoll.protocol.audit import Score
 from atoll.protocol.commits import Body, Commit, Contributor, Snapshot
 from atoll.protocol.ids import BlobRef, Digest, PeerId
 from atoll.protocol.proofs import Equivocation, Justification, Sighting, Signatures, Stage
@@ -254,6 +255,29 @@ class AskState:
 
 
 @dataclass(frozen=True, slots=True)
+class AskParts:
+    """Auditor to a member: name the blobs of what you sent to this round."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The blobs of what the sender contributed to a round; the round's commit names their digest."""
+
+    round: int
+    parts: tuple[BlobRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Auditor to leader: what I measured of an earlier round's contributions, for this round's commit."""
+
+    round: int
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """The state after `round`: its anchor digest and the blobs that it consists of."""
 
@@ -295,4 +319,7 @@ Message = (
     | Accuse
     | Seal
     | Elsewhere
+    | AskParts
+    | Parts
+    | Scores
 )

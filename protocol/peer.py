@@ -16,11 +16,13 @@ from typing import Any
 from atoll.protocol import actions as a
 from atoll.protocol import events as e
 from atoll.protocol import messages as m
+from atoll.protocol.auditing import Auditing
 from atoll.protocol.catchup import Catchup, rotated
 from atoll.protocol.collecting import Collecting
 from atoll.protocol.commits import Body, Snapshot
 from atoll.protocol.duties import (
     ahead,
+    auditor,
     chain,
     collector,
     leader,
@@ -133,6 +135,7 @@ class Peer:
         self.found: tuple[PeerId, ...] = ()
         self.ahead: dict[PeerId, m.Offer] = {}
         self.got_ahead = False
+        self.auditing = Auditing()
         self.now_ms = 0
         self.out: list[a.Action] = []
         self.inbox: deque[m.Message] = deque()
@@ -159,6 +162,7 @@ class Peer:
         collector.react(self)
         voter.react(self)
         ahead.react(self)
+        auditor.react(self)
         leader.react(self)
 
     # ---- derived --------------------------------------------------------------------------------
@@ -251,6 +255,7 @@ class Peer:
         """Note that a blob is held."""
         self.held[digest] = self.round
         self.catchup.arrived(digest)
+        self.auditing.arrived(digest)
         if self.lacking:
             self.lacking.discard(digest)
 
@@ -317,6 +322,7 @@ _EVENTS: dict[type, Callable[[Peer, Any], None]] = {
     e.Finish: worker.on_finish,
     e.Pause: worker.on_pause,
     e.Recover: recovery.on_recover,
+    e.Scored: auditor.on_scored,
 }
 
 _TIMERS: dict[str, Callable[[Peer], None]] = {
@@ -339,6 +345,8 @@ _ANYWHERE: dict[type, Callable[[Peer, PeerId, Any], None]] = {
     m.Accuse: stages.on_accuse,
     m.Seal: recovery.on_seal,
     m.Ahead: ahead.on_ahead,
+    m.AskParts: auditor.on_ask_parts,
+    m.Parts: auditor.on_parts,
 }
 
 _IN_ROUND: dict[type, Callable[[Peer, PeerId, Any], None]] = {
@@ -355,6 +363,7 @@ _IN_ROUND: dict[type, Callable[[Peer, PeerId, Any], None]] = {
     m.Cut: owner.on_cut,
     m.Propose: voter.on_propose,
     m.Lock: stages.on_lock,
+    m.Scores: auditor.on_scores,
 }
 
 

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.ids import Digest, PeerId, digest_of
 from atoll.protocol.participation import Gaps
+from atoll.protocol.weights import UNIT
 from atoll.protocol.wire import messages_pb2 as wire
 
 MEMBERS_MAX = 8192
@@ -33,12 +34,27 @@ class Role(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Reputation:
+    """`value` is an average of judgements, -UNIT..UNIT; `count` how many it is of, bounded by the memory.
+
+    `audited` is the last round in which it was judged. `trials` says how many judgements are missing until
+    it may weigh something. The rules are in audit.py.
+    """
+
+    value: int = UNIT
+    count: int = 2
+    audited: int = -1
+    trials: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """One that takes part. Its contributions weigh nothing before round `weight_from`.
 
     `speed` is in inner steps per 1000 s, as far as commits told it, and `steps` are what it is assigned; both
     are 0 where all do the same. `shard` names the data that it holds, where members bring their own. `gaps`
-    say how seldom it contributed, where weights are by participation.
+    say how seldom it contributed, where weights are by participation. `reputation` is None where there are no
+    audits, and of founders as long as they were not judged.
     """
 
     peer: PeerId
@@ -49,6 +65,7 @@ class Member:
     steps: int = 0
     shard: str = ""
     gaps: Gaps = NO_GAPS
+    reputation: Reputation | None = None
 
 
 def may_become(was: Role, role: Role) -> bool:
@@ -140,7 +157,14 @@ def member_to_wire(member: Member) -> wire.Member:
         gap_total=member.gaps.total,
         gap_count=member.gaps.count,
         gap_since=member.gaps.since,
+        reputation=_reputation_to_wire(member.reputation),
     )
+
+
+def _reputation_to_wire(said: Reputation | None) -> wire.Reputation | None:
+    if said is None:
+        return None
+    return wire.Reputation(value=said.value, count=said.count, audited=said.audited, trials=said.trials)
 
 
 def member_from_wire(member: wire.Member) -> Member:
@@ -153,7 +177,11 @@ def member_from_wire(member: wire.Member) -> Member:
     figures = (member.weight_from, member.missed, member.speed, member.steps)
     gaps = Gaps(member.gap_total, member.gap_count, member.gap_since)
     gaps.check()
-    return Member(PeerId(member.peer), role, *figures, member.shard, gaps)
+    reputation = None
+    if member.HasField("reputation"):
+        said = member.reputation
+        reputation = Reputation(said.value, said.count, said.audited, said.trials)
+    return Member(PeerId(member.peer), role, *figures, member.shard, gaps, reputation)
 
 
 def members_digest(members: tuple[Member, ...]) -> Digest:

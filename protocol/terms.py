@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import MappingProxyType
 
+from atoll.protocol.audit import AuditRules
+from atoll.protocol.audited import factors, subject_of
 from atoll.protocol.commits import Body, Contributor, Kind
 from atoll.protocol.errors import RemoteProtocolError
 from atoll.protocol.fragments import fragment_of
@@ -56,6 +58,8 @@ class Terms:
     epoch: int = 0
     witnesses: frozenset[str] = frozenset()
     banned: int = 0
+    audit: AuditRules | None = None
+    subject: Body | None = None
 
     @property
     def place(self) -> Place:
@@ -171,7 +175,22 @@ class Terms:
     @cached_property
     def eligible(self) -> frozenset[PeerId]:
         """Workers whose contributions weigh something this round."""
-        return frozenset(eligible(self.members, self.round))
+        if self.audit is None:
+            return frozenset(eligible(self.members, self.round))
+        return frozenset(peer for peer, factor in self.factors.items() if factor)
+
+    @cached_property
+    def factors(self) -> dict[PeerId, int]:
+        """What audits leave of the weight of each worker that is past its probation, over UNIT."""
+        if self.audit is None:
+            return {}
+        past = frozenset(eligible(self.members, self.round))
+        return factors([member for member in self.members if member.peer in past], self.audit)
+
+    @cached_property
+    def trying(self) -> frozenset[PeerId]:
+        """Workers of whose weight audits leave nothing: what they send is looked at, and taken no more."""
+        return frozenset(peer for peer, factor in self.factors.items() if not factor)
 
     @cached_property
     def _order(self) -> list[PeerId]:
@@ -430,7 +449,8 @@ def _update_objection(terms: Terms, body: Body) -> str | None:
 def terms_of(ledger: Ledger, manifest: Manifest, part_bytes: Sequence[int]) -> Terms:
     """The terms of the round after the ledger's last commit."""
     place = (ledger.genesis.run_id, ledger.height + 1, ledger.head, ledger.epoch, ledger.updates)
-    return _terms(*place, len(ledger.banned), Same(ledger.members), Same(manifest), tuple(part_bytes))
+    whole = Same(ledger.members), Same(manifest), tuple(part_bytes)
+    return _terms(*place, len(ledger.banned), *whole, Same(subject_of(ledger) if manifest.audit else None))
 
 
 def terms_after(
@@ -441,6 +461,9 @@ def terms_after(
     updates = ledger.updates + (body.kind is Kind.UPDATE)
     place = (ledger.genesis.run_id, body.round + 1, body.digest, ledger.epoch, updates)
     return _terms(*place, len(ledger.banned), Same(body.members), Same(manifest), part_bytes)
+
+
+NOTHING: Same[Body | None] = Same(None)
 
 
 @lru_cache(maxsize=8)
@@ -454,6 +477,7 @@ def _terms(
     members: Same[tuple[Member, ...]],
     manifest: Same[Manifest],
     part_bytes: tuple[int, ...],
+    subject: Same[Body | None] = NOTHING,
 ) -> Terms:
     """Peers of one process (a simulation) share what each of them would derive alone."""
     return Terms(
@@ -468,4 +492,6 @@ def _terms(
         witnesses=frozenset(manifest.it.membership.witnesses),
         epoch=epoch,
         banned=banned,
+        audit=manifest.it.audit.rules if manifest.it.audit is not None else None,
+        subject=subject.it,
     )

@@ -4,8 +4,8 @@
 tokens times the mean gap between the rounds in which its member contributed, of which the members of a round
 carry what is needed. A mean divides by the weights that are here, so with "participation" an update is
 brought to the length that all who are registered give it: `share`. Whatever the rule, a contribution that
-started s updates ago weighs less by (1 + s)^(-1/2). (Decoupled DiLoCo, 2026; FedAU, Wang and Ji 2024;
-FedBuff, Nguyen et al. 2022)
+started s updates ago weighs less by (1 + s)^(-1/2), and where there are audits each weighs less by its
+member's reputation. (Decoupled DiLoCo, 2026; FedAU, Wang and Ji 2024; FedBuff, Nguyen et al. 2022)
 """
 
 from __future__ import annotations
@@ -33,10 +33,17 @@ def weight_of(terms: Terms, peer: PeerId, tokens: int, steps: int, staleness: in
         counted = token_rate(counted, steps, assigned)
     if terms.rules.weights == "participation":
         counted = combined(counted, terms.gaps(peer).factor)
+    if terms.audit is not None:
+        counted = _by_reputation(counted, terms.factors.get(peer, 0))
     if staleness:
         merges = terms.rules.late == "merge"
         counted = combined(counted, stale(staleness, terms.rules.staleness_max)) if merges else 0
     return min(counted, TOKENS_MAX)
+
+
+def _by_reputation(weight: int, factor: int) -> int:
+    """One whose reputation leaves anything weighs something, if its contribution does."""
+    return max(1, combined(weight, factor)) if weight and factor else 0
 
 
 def weights_objection(terms: Terms, contributors: Sequence[Contributor]) -> str | None:

@@ -18,7 +18,7 @@ from atoll.protocol.fragments import fragment_of, start_digest
 from atoll.protocol.ids import Digest, PeerId, digest_of
 from atoll.protocol.peer import Peer, PeerConfig
 from atoll.protocol.roster import Role
-from atoll.simulator import content, transfers
+from atoll.simulator import content, measuring, transfers
 from atoll.simulator.disk import Disk
 from atoll.simulator.setting import STEP_MS, STEPS, TOKENS
 from atoll.simulator.signing import SimulatedSigner
@@ -437,6 +437,15 @@ class Host:
         self.trained.pop(action.round, None)
         self.world.note(self.name, f"contribution to round {action.round}: {action.included}")
 
+    def _audit(self, action: a.Audit) -> None:
+        for ref in (ref for work in action.works for ref in work.parts):
+            self.world.require(self.has(ref.digest), f"{self.name} audits what it does not hold")
+        after_ms = measuring.AUDIT_MS * len(action.works)
+        self.world.clock.later(after_ms, self.act, self.life, self._audited, action)
+
+    def _audited(self, action: a.Audit) -> None:
+        self.take(e.Scored(action.round, measuring.falls(self, action)))
+
     def _rejected(self, action: a.Rejected) -> None:
         self.world.rejected[action.reason] += 1
 
@@ -468,4 +477,5 @@ _PERFORM: dict[type, Callable[[Host, Any], None]] = {
     a.Forget: Host._forget,
     a.Rejected: Host._rejected,
     a.Ended: Host._ended,
+    a.Audit: Host._audit,
 }

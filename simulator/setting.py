@@ -11,6 +11,7 @@ from atoll.protocol.ids import PeerId
 from atoll.protocol.keys import Key
 from atoll.protocol.manifest import (
     Assignment,
+    AuditTable,
     Manifest,
     MembershipRules,
     OuterRules,
@@ -68,7 +69,9 @@ class Setting:
     names; replicas exchange densely and in whole models only. Where `private` is above 0, so many shards
     are held by the workers in turn, and a unit is one of them. `wait` is the rule of runs in whose mode it
     means anything; the others have the usual one. `weights` and `late` are the rules of these
-    names; a run that merges what is late is dense, and does not wait beyond its quorum.
+    names; a run that merges what is late is dense, and does not wait beyond its quorum. Where there is an
+    `audit`, the exchange is dense and in whole models; of the workers then so many are `riders`, who do not
+    train, and so many `slanderers` (measuring.py).
     """
 
     peers: int
@@ -89,10 +92,13 @@ class Setting:
     wait: str = "grace"
     weights: str = "tokens"
     late: str = "carry"
+    audit: AuditTable | None = None
+    riders: int = 0
+    slanderers: int = 0
 
     def mode_of(self, seed: int) -> str:
         """Five modes take turns; together with what every fourth seed does, all pairs come up in 20 seeds."""
-        if self.replicas > 1 or self.private or self.late == "merge":
+        if self.replicas > 1 or self.private or self.late == "merge" or self.audit is not None:
             return "dense"
         return self.mode or tuple(MODES)[seed % len(MODES)]
 
@@ -228,6 +234,7 @@ def manifest_of(seed: int, chosen: Setting, witness: PeerId, workers: tuple[Peer
             rounds=round_rules,
             outer=_outer(chosen),
             membership=MembershipRules(policy, witnesses=(witness,), allow=allow),
+            audit=chosen.audit,
         ),
         _authority(),
     )

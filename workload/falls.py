@@ -52,16 +52,31 @@ class Measure:
     corpus: Corpus
     inner: InnerConfig
     run_seed: bytes
-    heldout_windows: int = 64
+    heldout_windows: int = 16
+    order: Sequence[str] = ()
 
-    def falls(self, anchor: torch.Tensor, stepped: torch.Tensor, work: Work) -> Falls:
-        """From the anchor to where a contribution alone would have led, both fp32 vectors of the model."""
-        before, after = self._losses(anchor, work), self._losses(stepped, work)
+    def falls(
+        self, anchor: torch.Tensor, stepped: torch.Tensor, work: Work, heldout: float | None = None
+    ) -> Falls:
+        """From the anchor to where a contribution alone would have led, both fp32 vectors in this order.
+
+        `heldout` is the anchor's held-out loss, where that is known of another contribution.
+        """
+        before, after = self._losses(anchor, work, heldout), self._losses(stepped, work)
         return Falls(*(b - a for b, a in zip(before, after, strict=True)))
 
-    def _losses(self, parameters: torch.Tensor, work: Work) -> tuple[float, float, float]:
-        vector.load(self.model, parameters)
-        heldout = heldout_loss(self.model, self.corpus, self.heldout_windows)
+    def heldout(self, parameters: torch.Tensor) -> float:
+        vector.load(self.model, parameters, self.order)
+        return heldout_loss(self.model, self.corpus, self.heldout_windows)
+
+    def _losses(
+        self, parameters: torch.Tensor, work: Work, heldout: float | None = None
+    ) -> tuple[float, float, float]:
+        if heldout is None:
+            heldout = self.heldout(parameters)
+        else:
+            vector.load(self.model, parameters, self.order)
+            self.model.eval()
         return heldout, self._loss(work, work.round), self._loss(work, work.round + NOBODYS)
 
     def _loss(self, work: Work, round: int) -> float:

@@ -13,7 +13,7 @@ from atoll.protocol import private, waiting
 from atoll.protocol.commits import Body, Commit, Kind, vote_message
 from atoll.protocol.covering import decide_units
 from atoll.protocol.deciding import Wait, decide
-from atoll.protocol.duties import chain, collector, rounds, stages
+from atoll.protocol.duties import auditor, chain, collector, rounds, stages
 from atoll.protocol.ids import Digest, PeerId, short
 from atoll.protocol.leading import Leading
 from atoll.protocol.manifest import STALENESS_MAX
@@ -69,7 +69,7 @@ def _decide(peer: Peer, lead: Leading) -> None:
     joining = _joiners(peer)
     resting = {who for who, role in joining.items() if role is Role.PAUSED}
     absent = ((peer.lost | resting) & peer.terms.eligible) - lead.offers.keys()
-    expected = len(peer.terms.eligible) - len(absent)
+    expected = len(peer.terms.eligible) - len(absent) + auditor.untried(peer, lead)
     joiners = sum(role is Role.WORKER for role in joining.values())
     offers = len(lead.offers)
     times = (peer.now_ms, peer.since_ms, lead.quorum_ms)
@@ -141,7 +141,7 @@ def _propose_new(peer: Peer, lead: Leading, kind: Kind, reason: str) -> None:
         body = dataclasses.replace(body, members=members)
     if peer.terms.two_thirds:
         body = stages.settle(peer, body, here, joiners)
-    _propose(peer, lead, body, reason)
+    _propose(peer, lead, auditor.settle(peer, lead, body), reason)
 
 
 def _heard(peer: Peer, members: Collection[PeerId]) -> set[PeerId]:

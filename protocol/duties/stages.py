@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from atoll.protocol import actions as a
-from atoll.protocol import justify, proven
+from atoll.protocol import audited, justify, proven
 from atoll.protocol import messages as m
 from atoll.protocol.commits import Body
 from atoll.protocol.duties import rounds
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 
 def objection(peer: Peer, body: Body, anchor: Digest) -> str | None:
     """Why this member may not vote for a body, or None: its content, and who comes and goes."""
-    if reason := terms_objection(peer.terms, body, anchor):
+    verify = peer.signer.verify
+    if reason := terms_objection(peer.terms, body, anchor) or audited.objection(peer.terms, body, verify):
         return reason
     if not peer.terms.two_thirds:
         return None
     rules, banned = peer.config.manifest.membership, peer.ledger.banned
-    return proven.objection(peer.terms, body, rules, banned, peer.signer.verify)
+    return proven.objection(peer.terms, body, rules, banned, verify)
 
 
 # ---- a member -----------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from atoll.protocol.proofs import (
     stage_from_wire,
 )
 from atoll.protocol.roster import MEMBERS_MAX, Role
+from atoll.protocol.scores import scores_from_wire, scores_to_wire
 from atoll.protocol.wire import messages_pb2 as wire
 
 MESSAGE_BYTES_MAX = 1 << 20
@@ -285,6 +286,9 @@ _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     m.Refuse: ("refuse", lambda r: wire.Refuse(reason=r.reason)),
     m.Lock: ("lock", _lock),
     m.Accuse: ("accuse", lambda a: wire.Accuse(evidence=evidence_to_wire(a.evidence))),
+    m.AskParts: ("ask_parts", lambda a: wire.AskParts()),
+    m.Parts: ("parts", lambda p: wire.Parts(parts=[ref_to_wire(ref) for ref in p.parts])),
+    m.Scores: ("scores", lambda s: wire.Scores(scores=scores_to_wire(s.scores))),
 }
 
 _READERS: dict[str, Callable[[int, Any], m.Message]] = {
@@ -308,6 +312,9 @@ _READERS: dict[str, Callable[[int, Any], m.Message]] = {
     "seal": lambda r, s: m.Seal(r, s.at, s.signature),
     "lock": _read_lock,
     "accuse": lambda r, a: m.Accuse(r, evidence_from_wire(a.evidence)),
+    "ask_parts": lambda r, a: m.AskParts(r),
+    "parts": lambda r, p: m.Parts(r, _refs(p.parts)),
+    "scores": lambda r, s: m.Scores(r, scores_from_wire(s.scores)),
 }
 
 _BODY_READERS: dict[str, Callable[[int, Any, Rosters], m.Message]] = {

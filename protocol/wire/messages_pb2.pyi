@@ -67,7 +67,7 @@ class BlobRef(_message.Message):
     def __init__(self, digest: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Member(_message.Message):
-    __slots__ = ("peer", "role", "weight_from", "missed", "speed", "steps", "shard", "gap_total", "gap_count", "gap_since")
+    __slots__ = ("peer", "role", "weight_from", "missed", "speed", "steps", "shard", "gap_total", "gap_count", "gap_since", "reputation")
     PEER_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FROM_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class Member(_message.Message):
     GAP_TOTAL_FIELD_NUMBER: _ClassVar[int]
     GAP_COUNT_FIELD_NUMBER: _ClassVar[int]
     GAP_SINCE_FIELD_NUMBER: _ClassVar[int]
+    REPUTATION_FIELD_NUMBER: _ClassVar[int]
     peer: str
     role: Role
     weight_from: int
@@ -88,7 +89,20 @@ class Member(_message.Message):
     gap_total: int
     gap_count: int
     gap_since: int
-    def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ..., speed: _Optional[int] = ..., steps: _Optional[int] = ..., shard: _Optional[str] = ..., gap_total: _Optional[int] = ..., gap_count: _Optional[int] = ..., gap_since: _Optional[int] = ...) -> None: ...
+    reputation: Reputation
+    def __init__(self, peer: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., weight_from: _Optional[int] = ..., missed: _Optional[int] = ..., speed: _Optional[int] = ..., steps: _Optional[int] = ..., shard: _Optional[str] = ..., gap_total: _Optional[int] = ..., gap_count: _Optional[int] = ..., gap_since: _Optional[int] = ..., reputation: _Optional[_Union[Reputation, _Mapping]] = ...) -> None: ...
+
+class Reputation(_message.Message):
+    __slots__ = ("value", "count", "audited", "trials")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    AUDITED_FIELD_NUMBER: _ClassVar[int]
+    TRIALS_FIELD_NUMBER: _ClassVar[int]
+    value: int
+    count: int
+    audited: int
+    trials: int
+    def __init__(self, value: _Optional[int] = ..., count: _Optional[int] = ..., audited: _Optional[int] = ..., trials: _Optional[int] = ...) -> None: ...
 
 class Changes(_message.Message):
     __slots__ = ("changed", "left")
@@ -139,7 +153,7 @@ class Contributor(_message.Message):
     def __init__(self, peer: _Optional[str] = ..., tokens: _Optional[int] = ..., steps: _Optional[int] = ..., weight: _Optional[int] = ..., train_ms: _Optional[int] = ..., staleness: _Optional[int] = ...) -> None: ...
 
 class Body(_message.Message):
-    __slots__ = ("run_id", "round", "parent", "fragment", "kind", "contributors", "rejected", "blobs", "anchor", "members", "epoch", "evidence", "joining", "farewells")
+    __slots__ = ("run_id", "round", "parent", "fragment", "kind", "contributors", "rejected", "blobs", "anchor", "members", "epoch", "sent", "scores", "evidence", "joining", "farewells")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +165,8 @@ class Body(_message.Message):
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     JOINING_FIELD_NUMBER: _ClassVar[int]
     FAREWELLS_FIELD_NUMBER: _ClassVar[int]
@@ -165,10 +181,44 @@ class Body(_message.Message):
     anchor: bytes
     members: Changes
     epoch: int
+    sent: Sent
+    scores: _containers.RepeatedCompositeFieldContainer[Score]
     evidence: _containers.RepeatedCompositeFieldContainer[Equivocation]
     joining: _containers.RepeatedCompositeFieldContainer[Joining]
     farewells: _containers.RepeatedCompositeFieldContainer[Farewell]
-    def __init__(self, run_id: _Optional[bytes] = ..., round: _Optional[int] = ..., parent: _Optional[bytes] = ..., fragment: _Optional[int] = ..., kind: _Optional[_Union[Kind, str]] = ..., contributors: _Optional[_Union[Contributions, _Mapping]] = ..., rejected: _Optional[_Iterable[_Union[Rejections, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., anchor: _Optional[bytes] = ..., members: _Optional[_Union[Changes, _Mapping]] = ..., epoch: _Optional[int] = ..., evidence: _Optional[_Iterable[_Union[Equivocation, _Mapping]]] = ..., joining: _Optional[_Iterable[_Union[Joining, _Mapping]]] = ..., farewells: _Optional[_Iterable[_Union[Farewell, _Mapping]]] = ...) -> None: ...
+    def __init__(self, run_id: _Optional[bytes] = ..., round: _Optional[int] = ..., parent: _Optional[bytes] = ..., fragment: _Optional[int] = ..., kind: _Optional[_Union[Kind, str]] = ..., contributors: _Optional[_Union[Contributions, _Mapping]] = ..., rejected: _Optional[_Iterable[_Union[Rejections, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ..., anchor: _Optional[bytes] = ..., members: _Optional[_Union[Changes, _Mapping]] = ..., epoch: _Optional[int] = ..., sent: _Optional[_Union[Sent, _Mapping]] = ..., scores: _Optional[_Iterable[_Union[Score, _Mapping]]] = ..., evidence: _Optional[_Iterable[_Union[Equivocation, _Mapping]]] = ..., joining: _Optional[_Iterable[_Union[Joining, _Mapping]]] = ..., farewells: _Optional[_Iterable[_Union[Farewell, _Mapping]]] = ...) -> None: ...
+
+class Sent(_message.Message):
+    __slots__ = ("places", "steps", "works")
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    WORKS_FIELD_NUMBER: _ClassVar[int]
+    places: _containers.RepeatedScalarFieldContainer[int]
+    steps: _containers.RepeatedScalarFieldContainer[int]
+    works: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, places: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., works: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Score(_message.Message):
+    __slots__ = ("auditor", "target", "heldout", "assigned", "control", "replay", "signature", "auditor_place", "target_place")
+    AUDITOR_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    HELDOUT_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNED_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_FIELD_NUMBER: _ClassVar[int]
+    REPLAY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    AUDITOR_PLACE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_PLACE_FIELD_NUMBER: _ClassVar[int]
+    auditor: str
+    target: str
+    heldout: int
+    assigned: int
+    control: int
+    replay: int
+    signature: bytes
+    auditor_place: int
+    target_place: int
+    def __init__(self, auditor: _Optional[str] = ..., target: _Optional[str] = ..., heldout: _Optional[int] = ..., assigned: _Optional[int] = ..., control: _Optional[int] = ..., replay: _Optional[int] = ..., signature: _Optional[bytes] = ..., auditor_place: _Optional[int] = ..., target_place: _Optional[int] = ...) -> None: ...
 
 class VoteSignature(_message.Message):
     __slots__ = ("peer", "signature")
@@ -512,6 +562,22 @@ class AskState(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class AskParts(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Parts(_message.Message):
+    __slots__ = ("parts",)
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedCompositeFieldContainer[BlobRef]
+    def __init__(self, parts: _Optional[_Iterable[_Union[BlobRef, _Mapping]]] = ...) -> None: ...
+
+class Scores(_message.Message):
+    __slots__ = ("scores",)
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    scores: _containers.RepeatedCompositeFieldContainer[Score]
+    def __init__(self, scores: _Optional[_Iterable[_Union[Score, _Mapping]]] = ...) -> None: ...
+
 class State(_message.Message):
     __slots__ = ("anchor", "blobs")
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
@@ -527,7 +593,7 @@ class Refuse(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Message(_message.Message):
-    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse", "prepare", "summed", "lock", "accuse", "seal", "ahead", "epoch")
+    __slots__ = ("round", "offer", "alive", "waiting", "plan", "held", "cut", "reduced", "propose", "vote", "promise", "commits", "ask_commits", "join", "leave", "ask_state", "state", "refuse", "prepare", "summed", "lock", "accuse", "seal", "ahead", "ask_parts", "parts", "scores", "epoch")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     ALIVE_FIELD_NUMBER: _ClassVar[int]
@@ -552,6 +618,9 @@ class Message(_message.Message):
     ACCUSE_FIELD_NUMBER: _ClassVar[int]
     SEAL_FIELD_NUMBER: _ClassVar[int]
     AHEAD_FIELD_NUMBER: _ClassVar[int]
+    ASK_PARTS_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     round: int
     offer: Offer
@@ -577,8 +646,11 @@ class Message(_message.Message):
     accuse: Accuse
     seal: Seal
     ahead: Ahead
+    ask_parts: AskParts
+    parts: Parts
+    scores: Scores
     epoch: int
-    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., summed: _Optional[_Union[Summed, _Mapping]] = ..., lock: _Optional[_Union[Lock, _Mapping]] = ..., accuse: _Optional[_Union[Accuse, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., ahead: _Optional[_Union[Ahead, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., alive: _Optional[_Union[Alive, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., held: _Optional[_Union[Held, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., reduced: _Optional[_Union[Reduced, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., vote: _Optional[_Union[Vote, _Mapping]] = ..., promise: _Optional[_Union[Promise, _Mapping]] = ..., commits: _Optional[_Union[Commits, _Mapping]] = ..., ask_commits: _Optional[_Union[AskCommits, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., ask_state: _Optional[_Union[AskState, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., prepare: _Optional[_Union[Prepare, _Mapping]] = ..., summed: _Optional[_Union[Summed, _Mapping]] = ..., lock: _Optional[_Union[Lock, _Mapping]] = ..., accuse: _Optional[_Union[Accuse, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., ahead: _Optional[_Union[Ahead, _Mapping]] = ..., ask_parts: _Optional[_Union[AskParts, _Mapping]] = ..., parts: _Optional[_Union[Parts, _Mapping]] = ..., scores: _Optional[_Union[Scores, _Mapping]] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class PeerRecord(_message.Message):
     __slots__ = ("run_id", "public_key", "sequence", "direct", "certificate_digest", "multiaddrs", "role", "agent")

@@ -14,8 +14,9 @@ from atoll.optim.codecs import CODECS
 from atoll.optim.robust import aggregate
 from atoll.optim.rules.nesterov import NesterovRule
 from atoll.protocol import audit
-from atoll.protocol.audit import AuditRules, Replay, Reputation, Score
+from atoll.protocol.audit import AuditRules, Replay, Score
 from atoll.protocol.ids import Digest, PeerId, digest_of
+from atoll.protocol.roster import Reputation
 from atoll.protocol.weights import UNIT, combined
 from atoll.simulator.timing.attacks import LOSS_MAX, Field, Stack
 from atoll.simulator.timing.learner import BATCH, NUMEL, Learner, Unit, Vector

@@ -41,6 +41,7 @@ STATUS: dict[str, Any] = {
             "path": "",
             "you": True,
             "health": {"verdict": "slow compute", "why": "its steps take 2500 ms"},
+            "reputation": {"value": 0.35, "judgements": 4, "audited": 3, "trials": 1, "weight": 0.0},
         }
     ],
     "anchor_digest": "cd" * 32,
@@ -161,6 +162,9 @@ def test_status_of_a_daemon(atoll: Atoll, daemon: Daemon, tmp_path: Path) -> Non
         assert part in shown
     assert "2 × an oversized message" in shown
     assert "is slow compute: its steps take 2500 ms" in shown
+    unfolded = " ".join(shown.split())
+    assert "0 of 1 workers weigh all" in unfolded
+    assert "weighs 0.00: its reputation is 0.35 of 4 judgements, 1 are to come" in unfolded
 
 
 def test_watch_goes_on_until_the_daemon_ends(atoll: Atoll, daemon: Daemon, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from atoll.protocol.errors import ConfigError
 from atoll.protocol.ids import digest_of
 from atoll.protocol.invite import parse_invite
 from atoll.protocol.keys import Key
-from atoll.protocol.manifest import open_manifest
+from atoll.protocol.manifest import AuditTable, open_manifest
 from atoll.protocol.roster import Role
 
 RUN = """\
@@ -111,6 +111,7 @@ def test_starting_again_resumes_the_same_run(run: RunFile, tmp_path: Path) -> No
             "[model.config] hidden_size is 64, but this run was signed with 32",
         ),
         (lambda run: with_policy(run, "token"), "[membership] policy is 'token'"),
+        (lambda run: dataclasses.replace(run, audit=AuditTable()), "[audit] auditors is 5"),
     ],
 )
 def test_a_changed_run_file_is_refused(run: RunFile, tmp_path: Path, change: object, said: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from atoll.coordinator import runfile
 from atoll.protocol.errors import ConfigError
+from atoll.protocol.manifest import AuditTable
 from atoll.workload.toml_files import FILE_BYTES_MAX
 
 GOOD = """\
@@ -52,6 +53,14 @@ def test_what_init_writes_is_a_run(tmp_path: Path) -> None:
 
     run = read(tmp_path, template())
     assert run.inner.total_steps == run.inner.steps * run.rules.rounds
+
+
+def test_a_run_is_audited_if_it_says_so(tmp_path: Path) -> None:
+    assert read(tmp_path, GOOD).audit is None
+    assert read(tmp_path, GOOD + "[audit]\n").audit == AuditTable()
+    assert read(tmp_path, GOOD + "[audit]\ntargets = 6\nfloor = 0.25\n").audit == AuditTable(
+        targets=6, floor=0.25
+    )
 
 
 def without(text: str) -> str:
@@ -104,6 +113,9 @@ def without(text: str) -> str:
         (GOOD + '[membership]\npolicy = "allowlist"\n', ["[membership]", "without `allow`"]),
         (GOOD + '[membership]\npolicy = "allowlist"\nallow = ["bob"]\n', ["[membership]", "'bob'"]),
         (GOOD + '[membership]\nallow = ["bob"]\n', ["[membership]", "no meaning"]),
+        (GOOD + "[audit]\nauditor = 3\n", ["[audit]", "did you mean 'auditors'?"]),
+        (GOOD + "[audit]\nauditors = 2\n", ["auditors = 2", "cannot be outvoted"]),
+        (GOOD + "fragments = 2\n[audit]\n", ["fragments = 2 with [audit]"]),
         (GOOD + "[coordinator]\nport = 3\n", ["[coordinator]", "'port'"]),
         (
             GOOD + "[coordinator]\ninvite_expires_hours = nan\n",

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.protocol import audit
-from atoll.protocol.audit import CHANGE_MAX, FOUNDER, AuditRules, Replay, Reputation, Score
+from atoll.protocol.audit import CHANGE_MAX, FOUNDER, AuditRules, Replay, Score
 from atoll.protocol.errors import ConfigError
 from atoll.protocol.ids import PeerId, digest_of
 from atoll.protocol.proofs import Place
+from atoll.protocol.roster import Reputation
 from atoll.protocol.weights import UNIT
 
 RULES = AuditRules()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from atoll.protocol.diagrams import (
     renewed,
 )
 from atoll.protocol.ids import PeerId
+from atoll.protocol.manifest import AuditTable
 from atoll.simulator.host import Host
 from atoll.simulator.run import trial
 from atoll.simulator.setting import setting
@@ -100,6 +102,19 @@ def test_every_timer_is_in_the_table() -> None:
     assert {clock.name for clock in TIMERS} == peers._TIMERS.keys()
 
 
+AUDIT = {m.AskParts, m.Parts, m.Scores}
+
+
+def test_messages_of_audits_have_the_ends_that_the_table_gives_them() -> None:
+    sent = Sent()
+    chosen = dataclasses.replace(setting(5, 6, "crash,partition"), audit=AuditTable(from_round=1))
+    for seed in range(3):
+        outcome = trial(seed, chosen, checkers=[sent])
+        assert (outcome.violation, outcome.stuck) == (None, None)
+    assert sent.seen.keys() >= AUDIT
+    assert sent.wrong == []
+
+
 @pytest.mark.parametrize("mode", ["streaming", "sparse"])
 def test_messages_have_the_ends_that_the_table_gives_them(mode: str) -> None:
     """Looked at when they leave, a moment after they were written: then most are of the present view."""
@@ -107,7 +122,7 @@ def test_messages_have_the_ends_that_the_table_gives_them(mode: str) -> None:
     for seed in range(3):
         outcome = trial(seed, setting(5, 6, "crash,partition,churn,burst", mode), checkers=[sent])
         assert (outcome.violation, outcome.stuck) == (None, None)
-    common = {kind.message for kind in MESSAGES} - {m.Elsewhere, m.Seal, m.Refuse, m.Lock, m.Accuse}
+    common = {kind.message for kind in MESSAGES} - {m.Elsewhere, m.Seal, m.Refuse, m.Lock, m.Accuse} - AUDIT
     exchange = {m.Plan, m.Held, m.Cut, m.Reduced, m.Summed, m.Ahead}
     assert sent.seen.keys() >= (common if mode == "streaming" else common - exchange)
     assert mode == "streaming" or not sent.seen.keys() & exchange

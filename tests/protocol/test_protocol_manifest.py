@@ -20,11 +20,13 @@ from atoll.protocol.keys import Key
 from atoll.protocol.manifest import (
     MANIFEST_BYTES_MAX,
     Assignment,
+    AuditTable,
     Manifest,
     MembershipRules,
     OuterRules,
     RoundRules,
     check,
+    check_audit,
     check_membership,
     check_outer,
     check_rounds,
@@ -403,7 +405,38 @@ def test_the_shape_is_bounded(changes: dict[str, Any], what: str) -> None:
 def test_a_manifest_comes_back_from_its_text() -> None:
     sound = manifest(model={"hidden": 64}, data={"source": "stdlib"}, inner={"lr": 1e-3})
     assert parse(json.loads(sound.to_json()), "manifest") == sound
-    assert {f.name for f in dataclasses.fields(Manifest)} == set(json.loads(sound.to_json()))
+    names = {f.name for f in dataclasses.fields(Manifest)}
+    assert set(json.loads(sound.to_json())) == names - {"audit"}, "its table came later"
+    audited = dataclasses.replace(sound, audit=AuditTable(targets=6, floor=0.25))
+    assert parse(json.loads(audited.to_json()), "manifest") == audited
+    assert set(json.loads(audited.to_json())) == names
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"audit": AuditTable(auditors=2)}, "auditors = 2"),
+        ({"audit": AuditTable(floor=0.6)}, "floor"),
+        ({"audit": AuditTable(full=1.5)}, "full = 1.5"),
+        ({"audit": AuditTable(steps=0)}, "steps = 0"),
+        ({"audit": AuditTable(), "rounds": RoundRules(shards="private")}, "shards = 'private' with [audit]"),
+        ({"audit": AuditTable(), "rounds": RoundRules(replicas=2)}, "replicas = 2 with [audit]"),
+        (
+            {"audit": AuditTable(), "rounds": RoundRules(exchange="sparse")},
+            "exchange = 'sparse' with [audit]",
+        ),
+        ({"audit": AuditTable(), "rounds": RoundRules(work="by-speed")}, "work = 'by-speed' with [audit]"),
+        ({"audit": AuditTable(), "rounds": RoundRules(fragments=2)}, "fragments = 2 with [audit]"),
+        ({"audit": AuditTable(), "rounds": RoundRules(weights="rate")}, "weights = 'rate' with [audit]"),
+        ({"audit": AuditTable(), "rounds": RoundRules(late="merge")}, "late = 'merge' with [audit]"),
+    ],
+)
+def test_audits_refuse_what_they_cannot_go_with(changes: dict[str, Any], what: str) -> None:
+    rules = changes.pop("rounds", RoundRules())
+    with pytest.raises(ConfigError) as caught:
+        check_audit(changes["audit"], rules, "RUN.toml")
+    assert what in caught.value.what
+    assert caught.value.right
 
 
 # ---- who may join -------------------------------------------------------------------------------

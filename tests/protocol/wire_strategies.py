@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from protocol_samples import RUN, digest, members, peer
 
 from atoll.protocol import messages as m
+from atoll.protocol.audit import Replay, Score
 from atoll.protocol.commits import Body, Commit, Contributor, Kind, Rejection, Snapshot
 from atoll.protocol.ids import REASON_MAX, BlobRef, Digest, PeerId
 from atoll.protocol.proofs import (
@@ -24,7 +25,8 @@ from atoll.protocol.proofs import (
     SignedPromise,
     Stage,
 )
-from atoll.protocol.roster import Member, Role
+from atoll.protocol.roster import Member, Reputation, Role
+from atoll.protocol.scores import Sent
 from atoll.protocol.wire.convert import ROUND_MAX
 
 U32, U64 = (1 << 32) - 1, (1 << 64) - 1
@@ -75,7 +77,11 @@ class Messages:
         self.signatures = st.one_of(st.sampled_from(list(pool.signatures)), st.binary(max_size=70))
         self._proofs()
         self.contributors = st.builds(Contributor, self.peers, self.u64, self.u32, self.u64)
-        self.members = st.builds(Member, self.peers, st.sampled_from(Role), self.u64, self.u32)
+        value = st.integers(-(1 << 63), (1 << 63) - 1)
+        reputations = st.none() | st.builds(Reputation, value, self.u32, value, self.u32)
+        self.members = st.builds(
+            Member, self.peers, st.sampled_from(Role), self.u64, self.u32, reputation=reputations
+        )
         self.bodies = self._bodies()
         self.commits = self._commits()
         self.snapshots = self._snapshots()
@@ -96,6 +102,10 @@ class Messages:
         words = self._few(st.builds(SignedPromise, self.peers, word, self.signatures))
         self.whys = st.none() | st.builds(Justification, words, self.certificates)
         self.sightings = st.none() | st.builds(Sighting, self.views, self.digests, self.signatures)
+
+    def _scores(self, peers: st.SearchStrategy) -> st.SearchStrategy[Score]:
+        falls = st.integers(-(1 << 63), (1 << 63) - 1)
+        return st.builds(Score, peers, peers, falls, falls, falls, st.sampled_from(Replay), self.signatures)
 
     def _few(self, items: st.SearchStrategy) -> st.SearchStrategy:
         return st.lists(items, max_size=4).map(tuple)
@@ -149,6 +159,10 @@ class Messages:
             evidence=self._few(self.evidence_here),
             joining=self._few(self.joining),
             farewells=self._few(self.farewells),
+            sent=self._of_some(self.pool.before, st.tuples(self.u32, self.digests)).map(
+                lambda rows: tuple(Sent(who, *said) for who, said in rows)
+            ),
+            scores=self._few(self._scores(st.sampled_from([member.peer for member in self.pool.before]))),
         )
         return st.one_of(st.sampled_from(list(self.pool.bodies)), body) if self.pool.bodies else body
 
@@ -235,4 +249,7 @@ class Messages:
             "Seal": st.builds(m.Seal, r, near(self.pool.rounds, U64), self.signatures),
             "Lock": st.builds(m.Lock, r, v, self.digests, self.certificates),
             "Accuse": st.builds(m.Accuse, r, self._few(self.evidence)),
+            "AskParts": st.builds(m.AskParts, r),
+            "Parts": st.builds(m.Parts, r, self._right_parts()),
+            "Scores": st.builds(m.Scores, r, self._few(self._scores(self.peers))),
         }
