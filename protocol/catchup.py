@@ -76,6 +76,7 @@ class Catchup:
         """
         if self.loading is not None:
             return self._fetch(ledger, held, me, self.loading)
+        self._lift(ledger)
         if self._too_far(ledger):
             return []
         actions = [] if self.applying else self._apply_next(ledger, held)
@@ -83,23 +84,19 @@ class Catchup:
 
     def _apply_next(self, ledger: Ledger, held: Collection[Digest]) -> list[Action]:
         """Apply the update after this state, if it is all here."""
-        while self.state is not None and self.state.round < ledger.height:
-            commit = ledger.commit(self.state.round + 1)
-            body = commit.body
-            if body.anchor != self.state.anchor:
-                self.state = None  # the certificate knows better: ours is another state
-                break
-            if body.kind is not Kind.UPDATE:
-                self.state = StateLoaded(body.round, self.state.anchor, self.state.blobs)
-                continue
-            if self.needed != body.round:
-                self.needed = body.round
-                self.missing = {ref.digest for ref in body.blobs if ref.digest not in held}
-            if self.missing:
-                return []
-            self.applying = body.round
-            return [Apply(body)]
-        return []
+        if self.state is None or self.state.round >= ledger.height:
+            return []
+        body = ledger.commit(self.state.round + 1).body
+        if body.anchor != self.state.anchor:
+            self.state = None  # the certificate knows better: ours is another state
+            return []
+        if self.needed != body.round:
+            self.needed = body.round
+            self.missing = {ref.digest for ref in body.blobs if ref.digest not in held}
+        if self.missing:
+            return []
+        self.applying = body.round
+        return [Apply(body)]
 
     def _fetch(self, ledger: Ledger, held: Collection[Digest], me: PeerId, after: int) -> list[Action]:
         """Ask for the updates of the commits after a state's, once."""
@@ -126,9 +123,27 @@ class Catchup:
         """Whether replaying is no way: there is no state, it is too old, or the blobs are gone."""
         if self.applying or self.loading is not None:
             return False
+        self._lift(ledger)
         if self.state is None or self._too_far(ledger):
             return True
         return self.failures >= FETCHES_MAX * max(1, len(self.missing))
+
+    def _lift(self, ledger: Ledger) -> None:
+        """Commits that are no updates leave a state as it is, however many they are and whoever forgot them.
+
+        One from before the ledger's begin is that of its begin if the first commit starts from it.
+        """
+        state = self.state
+        if state is None:
+            return
+        round_ = ledger.begin if _begins(state.round, state.anchor, ledger) else state.round
+        while ledger.begin <= round_ < ledger.height:
+            body = ledger.commit(round_ + 1).body
+            if body.kind is Kind.UPDATE or body.anchor != state.anchor:
+                break
+            round_ += 1
+        if round_ > state.round:
+            self.state = StateLoaded(round_, state.anchor, state.blobs)
 
     def _too_far(self, ledger: Ledger) -> bool:
         """Whether the blobs that a replay needs may be forgotten already, here and elsewhere."""
@@ -145,15 +160,23 @@ class Catchup:
             return None
         if state.anchor != anchor_digest(state.blobs):
             return None
-        if state.round < ledger.begin:
+        if state.round < ledger.begin and not _begins(state.round, state.anchor, ledger):
             return None
-        if state.round < ledger.height and ledger.commit(state.round + 1).body.anchor != state.anchor:
+        if (
+            ledger.begin <= state.round < ledger.height
+            and ledger.commit(state.round + 1).body.anchor != state.anchor
+        ):
             return None
         if state.round == 0 and state.anchor != ledger.genesis.anchor:
             return None
         self.loading = state.round
         holders = (sender, *(peer for peer in others if peer != sender))
         return LoadState(state.round, state.anchor, state.blobs, holders)
+
+
+def _begins(round_: int, anchor: Digest, ledger: Ledger) -> bool:
+    """Whether a state of an earlier round is the one that the ledger's first commit starts from."""
+    return round_ < ledger.begin < ledger.height and ledger.commit(ledger.begin + 1).body.anchor == anchor
 
 
 def rotated(peers: Sequence[PeerId], me: PeerId, salt: int) -> tuple[PeerId, ...]:

@@ -12,7 +12,7 @@ from protocol_samples import ANCHOR, RUN, blobs, digest, initial_blobs, key, mem
 
 from atoll.protocol.actions import Apply, Fetch, LoadState
 from atoll.protocol.catchup import FETCHES_MAX, Catchup, rotated
-from atoll.protocol.commits import Commit, Kind
+from atoll.protocol.commits import Commit, Kind, Snapshot
 from atoll.protocol.events import StateLoaded
 from atoll.protocol.ids import BlobRef, Digest, digest_bytes, digest_of
 from atoll.protocol.ledger import Genesis, Ledger
@@ -118,9 +118,33 @@ def test_a_chain_is_replayed_as_far_as_results_are_kept() -> None:
 
 
 def test_who_is_further_behind_does_not_begin_to_replay() -> None:
-    chain, behind = ledger(6), catchup(6 - KEEP - 1)
+    chain, behind = ledger(7), catchup(7 - KEEP - 1)
     assert behind.step(chain, digests(3), ME) == []
     assert behind.needs_state(chain)
+
+
+def test_commits_that_change_nothing_are_never_too_many() -> None:
+    """After recoveries all may be that far behind: then nobody has a newer state to give."""
+    chain = ledger(1)
+    for _ in range(2 * KEEP):
+        body = skip(chain, anchor=state(1).anchor)
+        chain.append(Commit(body, 0, votes(body, NAMES)), key("w1"))
+    behind = catchup(1)
+    assert not behind.needs_state(chain)
+    assert behind.round == chain.height
+
+
+@pytest.mark.parametrize(("at", "round_"), [(3, 4), (1, 1)])
+def test_a_state_from_before_a_snapshot_counts_if_no_update_came_between(at: int, round_: int) -> None:
+    whole = ledger(5)
+    chain = Ledger(whole.genesis, base=Snapshot(4, 0, whole.digest_of_round(4), 2, members(*NAMES)))
+    chain.append(whole.commit(5), key("w1"))
+    behind, joiner = catchup(at), catchup(None)
+    assert behind.needs_state(chain) is (at != 3)
+    assert behind.round == round_
+    offered = State(at, state(at).anchor, state(at).blobs)
+    taken = joiner.take(offered, peer("w2"), chain, ())
+    assert (taken is not None) is (at == 3)
 
 
 def test_an_old_state_changes_nothing() -> None:

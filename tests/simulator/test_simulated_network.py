@@ -77,6 +77,12 @@ def test_a_run_outlives_its_majority() -> None:
     assert sum(outcome.pruned > 1 for outcome in outcomes) > 1
 
 
+def test_a_run_goes_on_whose_last_update_is_more_commits_ago_than_are_kept() -> None:
+    """Three recoveries and two skips since: all had to fetch a state, and nobody had a newer one."""
+    report = run_network(11, 12, range(74, 75), "heavy", mode="dense")
+    assert (report["violations"], report["stuck"]) == (0, 0)
+
+
 def test_the_seed_chooses_how_many_vote_and_when_there_are_snapshots() -> None:
     chosen = [rules(seed, Setting(5, 4)) for seed in range(42)]
     assert {one.voters_max for one in chosen} == {3, 4, 5, 64}
