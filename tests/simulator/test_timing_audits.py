@@ -112,4 +112,5 @@ def test_the_benchmark_prints_one_line_and_riders_end_with_nothing() -> None:
     assert len(rows) == 4
     for row in rows:
         assert row["honest"] > 0.8
-        assert row.get("riders", 0) < 0.05 * row["honest"]
+        # One of five may have been lucky lately; where work is replayed luck does not help.
+        assert row.get("riders", 0) < (0.01 if row["replay"] else 0.1) * row["honest"]
